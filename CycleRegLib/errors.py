@@ -1,0 +1,37 @@
+"""Exceptions that carry a message meant for the person who runs CycleReg.
+
+The command line maps them to exit statuses (see :mod:`CycleRegLib.cli`); the panel shows their text.
+"""
+
+from __future__ import annotations
+
+
+class CycleRegError(Exception):
+    """Base class of every error that CycleReg raises on purpose.  ``exit_status`` is the command line's."""
+
+    exit_status = 1
+
+
+class InputError(CycleRegError):
+    """Something the user gave cannot be used.  The text says what is wrong and how to mend it."""
+
+    exit_status = 2
+
+
+class OutOfMemoryError(CycleRegError):
+    """Memory ran out after every fallback was tried."""
+
+    exit_status = 3
+
+
+class Cancelled(CycleRegError):
+    """The user cancelled; nothing was written."""
+
+    exit_status = 130
+
+    def __init__(self, message: str = "Cancelled; nothing was written.") -> None:
+        super().__init__(message)
+
+
+class CycleRegWarning(UserWarning):
+    """Something the user should know although the work goes on."""
