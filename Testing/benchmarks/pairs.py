@@ -312,11 +312,10 @@ def read_oasis(path: str | Path) -> tuple[sitk.Image, sitk.Image]:
     return t1, grid.image(np.ascontiguousarray(data["seg"].transpose(2, 1, 0)).astype(np.uint16))
 
 
-def affine_to_template(fixed: sitk.Image, moving: sitk.Image) -> sitk.Transform:
+def affine_to_template(fixed: sitk.Image, moving: sitk.Image) -> sitk.AffineTransform:
     """Affine transform fixed -> moving points: Mattes mutual information, three resolutions, SimpleITK."""
-    start = sitk.CenteredTransformInitializer(
-        fixed, moving, sitk.AffineTransform(3), sitk.CenteredTransformInitializerFilter.MOMENTS
-    )
+    moments = sitk.CenteredTransformInitializerFilter.MOMENTS
+    transform = sitk.AffineTransform(sitk.CenteredTransformInitializer(fixed, moving, sitk.AffineTransform(3), moments))
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(32)
     method.SetMetricSamplingStrategy(method.REGULAR)
@@ -327,8 +326,9 @@ def affine_to_template(fixed: sitk.Image, moving: sitk.Image) -> sitk.Transform:
     method.SetShrinkFactorsPerLevel([4, 2, 2])
     method.SetSmoothingSigmasPerLevel([3, 2, 1])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
-    method.SetInitialTransform(start, inPlace=False)
-    return method.Execute(fixed, moving)
+    method.SetInitialTransform(transform, inPlace=True)
+    method.Execute(fixed, moving)
+    return transform
 
 
 def brain_pair(oasis_npz: str | Path, cache: str | Path) -> Pair:
@@ -353,7 +353,7 @@ def brain_pair(oasis_npz: str | Path, cache: str | Path) -> Pair:
     path = Path(cache) / "brain_affine.tfm"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        sitk.WriteTransform(sitk.AffineTransform(affine_to_template(fixed, t1)), str(path))
+        sitk.WriteTransform(affine_to_template(fixed, t1), str(path))
     affine = sitk.ReadTransform(str(path))
     array = sitk.GetArrayFromImage(segmentation)
     tissues = np.select([np.isin(array, GREY_LABELS), np.isin(array, WHITE_LABELS)], [1, 2]).astype(np.uint8)
