@@ -1,0 +1,112 @@
+"""The one warp: interpolation of images and fields at arbitrary voxel positions, in torch, 2D and 3D.
+
+Positions and flows are in voxels, components in **array-axis order** (z, y, x); see :mod:`CycleRegLib.geometry`
+for the way between voxels and millimetres.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+def index_positions(
+    shape: tuple[int, ...],
+    matrix: np.ndarray | None = None,
+    first: int = 0,
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
+    """Positions of the voxels of a slab, mapped by an affine matrix, as (1, *shape, n) float32.
+
+    Parameters
+    ----------
+    shape
+        Array shape of the slab, (z, y, x) or (y, x).
+    matrix
+        (n+1, n+1) homogeneous map on (x, y, z) indices (the convention of :class:`~CycleRegLib.geometry.Grid`),
+        for example ``other.world_to_index @ grid.index_to_world``; the identity when left out.
+    first
+        Index of the slab's first slice along the slowest axis.
+    """
+    n = len(shape)
+    # Reverse rows and columns: from (x, y, z) homogeneous to array-axis order.
+    matrix = np.eye(n + 1) if matrix is None else np.asarray(matrix, dtype=np.float64)
+    linear = matrix[:n, :n][::-1, ::-1]
+    offset = matrix[:n, n][::-1] + linear[:, 0] * first
+    positions = torch.empty((1, *shape, n), dtype=torch.float32, device=device)
+    for row in range(n):
+        # Summed in float64 per axis, so that large offsets do not cost precision before the last rounding.
+        value = torch.full((1,) * n, float(offset[row]), dtype=torch.float64, device="cpu")
+        for axis, length in enumerate(shape):
+            view = [1] * n
+            view[axis] = length
+            value = value + (torch.arange(length, dtype=torch.float64) * float(linear[row, axis])).view(view)
+        positions[0, ..., row] = value.to(positions)
+    return positions
+
+
+def sample(
+    volume: torch.Tensor,
+    positions: torch.Tensor,
+    mode: str = "bilinear",
+    padding: str = "zeros",
+) -> torch.Tensor:
+    """Interpolate ``volume`` at voxel ``positions``; differentiable in both.
+
+    Parameters
+    ----------
+    volume
+        (B, C, D, H, W) or (B, C, H, W).
+    positions
+        (B, d, h, w, 3) or (B, h, w, 2), voxels, components in array-axis order.
+    mode
+        ``"bilinear"`` (trilinear in 3D) or ``"nearest"``.
+    padding
+        ``"zeros"`` fades to zero within one voxel outside the outer voxel centres; ``"border"`` repeats the edge.
+
+    Returns
+    -------
+    (B, C, d, h, w), equal to ``torch.nn.functional.grid_sample(align_corners=True)`` to 1e-6.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of dimensions do not fit.
+    """
+    n = volume.dim() - 2
+    if positions.shape[-1] != n or positions.dim() != n + 2:
+        raise ValueError(f"positions of shape {tuple(positions.shape)} do not fit a volume of {tuple(volume.shape)}")
+    scale = torch.tensor([2.0 / max(s - 1, 1) for s in volume.shape[2:]], dtype=positions.dtype)
+    grid = (positions * scale.to(positions.device) - 1.0).flip(-1)
+    threads = torch.get_num_threads()
+    # PyTorch's CPU kernel is parallel over the batch only: hand it the slabs of one volume as a batch.
+    if volume.device.type == "cpu" and volume.shape[0] == 1 and threads > 1 and grid.shape[1] % threads == 0:
+        slabs = grid.reshape(threads, grid.shape[1] // threads, *grid.shape[2:])
+        out = F.grid_sample(volume.expand(threads, *volume.shape[1:]), slabs, mode, padding, align_corners=True)
+        return out.transpose(0, 1).reshape(1, volume.shape[1], *grid.shape[1:-1])
+    return F.grid_sample(volume, grid, mode, padding, align_corners=True)
+
+
+def warp(
+    image: torch.Tensor,
+    flow: torch.Tensor,
+    mode: str = "bilinear",
+    padding: str = "zeros",
+) -> torch.Tensor:
+    """``warped(x) = image(x + flow(x))``.
+
+    ``image`` is (B, C, D, H, W) or (B, C, H, W); ``flow`` (B, n, ...) in voxels, channels in array-axis order;
+    the result has the flow's spatial shape.
+    """
+    positions = index_positions(tuple(flow.shape[2:]), device=flow.device).to(flow.dtype) + flow.movedim(1, -1)
+    return sample(image, positions, mode, padding)
+
+
+def compose_flows(first: torch.Tensor, second: torch.Tensor, padding: str = "border") -> torch.Tensor:
+    """The flow that maps a point by ``first`` and the result by ``second``: ``first + second(x + first(x))``.
+
+    Both are (B, n, ...) in voxels on the same grid.  Warping an image once with the result equals warping it with
+    ``second`` and the outcome with ``first`` (METHODS.md, "Composition and direction").
+    """
+    return first + warp(second, first, padding=padding)
