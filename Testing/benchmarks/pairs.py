@@ -25,6 +25,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from CycleRegLib.fields import DisplacementField
 from CycleRegLib.geometry import Grid
 
 # Gaussian kernel widths (mm) of the two scales of the random fields, by ``scale`` of the pair.  The large field is
@@ -123,14 +124,6 @@ class Pair:
         )
 
 
-def jacobian_determinant(vectors: np.ndarray, grid: Grid) -> np.ndarray:
-    """det(I + du/dp) at every voxel, (z, y, x); central differences inside, one-sided at the border."""
-    by_index = np.stack([np.gradient(vectors.astype(np.float64), axis=axis) for axis in (2, 1, 0)], axis=-1)
-    # du/dp = du/di @ di/dp
-    by_world = by_index @ grid.world_to_index[:-1, :-1]
-    return np.linalg.det(np.eye(3) + by_world)
-
-
 def _smooth_noise(grid: Grid, sigma_mm: float, rng: np.random.Generator) -> np.ndarray:
     """White noise smoothed by a Gaussian of ``sigma_mm``, unit variance, (z, y, x, 3)."""
     step = sigma_mm / 3.0
@@ -192,7 +185,7 @@ def random_field(
         field = field.astype(np.float32)
         if max_mm is not None and np.linalg.norm(field, axis=-1).max() > max_mm:
             continue
-        if jacobian_determinant(field, grid).min() > min_determinant:
+        if DisplacementField(field, grid).jacobian_determinant().min() > min_determinant:
             return field
     raise RuntimeError(
         f"no field of {mean_mm or rms_mm} mm with smoothness {tuple(wavelength_mm)} mm keeps its Jacobian determinant "
@@ -378,7 +371,7 @@ def describe(pair: Pair) -> str:
     if pair.truth is not None:
         vectors = sitk.GetArrayFromImage(pair.truth)
         length = np.linalg.norm(vectors, axis=-1)
-        determinant = jacobian_determinant(vectors, Grid.of(pair.truth))
+        determinant = DisplacementField.from_image(pair.truth).jacobian_determinant()
         lines.append(
             f"  true field: r.m.s. {np.sqrt((length**2).mean()):.2f} mm, largest {length.max():.1f} mm, Jacobian "
             f"determinant {determinant.min():.2f} to {determinant.max():.2f}"
@@ -399,7 +392,10 @@ def describe(pair: Pair) -> str:
 
 
 def preview(pairs: Sequence[Pair], path: str | Path) -> None:
-    """One row per pair: coronal and axial slices with the labels' outlines, and the true field's length."""
+    """One row per pair: coronal and axial slices with the labels' outlines, and the true field's length.
+
+    Radiological display: the patient's right on the left, front and head up.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -407,50 +403,27 @@ def preview(pairs: Sequence[Pair], path: str | Path) -> None:
 
     figure, axes = plt.subplots(len(pairs), 5, figsize=(20, 4.4 * len(pairs)), squeeze=False)
     for row, pair in zip(axes, pairs):
-        grid = Grid.of(pair.fixed)
-        images = {}
-        for name in ("fixed", "moving"):
-            on_fixed = sitk.Resample(
-                getattr(pair, name), grid.empty_image(), sitk.Transform(3, sitk.sitkIdentity), sitk.sitkLinear, 0.0
+        shape = Grid.of(pair.fixed).shape
+        cuts = {
+            "coronal": np.s_[::-1, shape[1] // 2, ::-1],
+            "axial": np.s_[int(shape[0] * (0.8 if pair.truth is not None else 0.5)), ::-1, ::-1],
+        }
+        window = (-200, 300) if pair.truth is not None else (0, 1)
+        views = [(name, view) for name in ("fixed", "moving") for view in cuts]
+        for show, (name, view) in zip(row, views):
+            # the slices above suit axes that run to the patient's right, front and head (RAS)
+            image, labels = (
+                sitk.GetArrayFromImage(sitk.DICOMOrient(i, "RAS"))[cuts[view]]
+                for i in (getattr(pair, name), getattr(pair, f"{name}_labels"))
             )
-            labels = sitk.Resample(
-                getattr(pair, f"{name}_labels"),
-                grid.empty_image(),
-                sitk.Transform(3, sitk.sitkIdentity),
-                sitk.sitkNearestNeighbor,
-            )
-            images[name] = sitk.GetArrayFromImage(on_fixed), sitk.GetArrayFromImage(labels)
-        window = (-200, 300) if images["fixed"][0].max() > 100 else (0, 1)
-        # radiological display: patient's right on the left, front and head up
-        flip_x, flip_y = grid.direction_matrix[0, 0] < 0, grid.direction_matrix[1, 1] < 0
-        column = 0
-        for name, (image, labels) in images.items():
-            for view in ("coronal", "axial"):
-                cut = (
-                    (slice(None), image.shape[1] // 2)
-                    if view == "coronal"
-                    else (int(image.shape[0] * 0.8), slice(None))
-                )
-                picture, outline = image[cut], labels[cut]
-                picture, outline = (a[:, ::-1] if flip_x else a for a in (picture, outline))
-                if view == "axial" and flip_y:
-                    picture, outline = picture[::-1], outline[::-1]
-                show = row[column]
-                show.imshow(
-                    picture,
-                    cmap="gray",
-                    vmin=window[0],
-                    vmax=window[1],
-                    origin="lower" if view == "coronal" else "upper",
-                )
-                for label in np.unique(outline)[1:]:
-                    show.contour(outline == label, [0.5], colors=[plt.cm.tab20(int(label) % 20)], linewidths=0.6)
-                show.set_title(f"{pair.name}: {name}, {view}")
-                show.axis("off")
-                column += 1
+            show.imshow(image, cmap="gray", vmin=window[0], vmax=window[1])
+            for label in np.unique(labels)[1:]:
+                show.contour(labels == label, [0.5], colors=[plt.cm.tab20(int(label) % 20)], linewidths=0.6)
+            show.set_title(f"{pair.name}: {name}, {view}")
+            show.axis("off")
         if pair.truth is not None:
-            length = np.linalg.norm(sitk.GetArrayFromImage(pair.truth), axis=-1)[:, grid.shape[1] // 2]
-            shown = row[4].imshow(length[:, ::-1] if flip_x else length, origin="lower", cmap="viridis")
+            length = sitk.GetArrayFromImage(sitk.VectorMagnitude(sitk.DICOMOrient(pair.truth, "RAS")))
+            shown = row[4].imshow(length[cuts["coronal"]], cmap="viridis")
             figure.colorbar(shown, ax=row[4], label="true displacement, mm")
         row[4].axis("off")
     figure.tight_layout()
