@@ -69,10 +69,10 @@ def to_uint8(picture: np.ndarray) -> np.ndarray:
 
 
 def nice_ceiling(value: float) -> float:
-    """The smallest of 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8 times a power of ten that is not below ``value`` (> 0)."""
+    """The smallest of 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8 times a power of ten that reaches ``value`` (> 0), to 0.01 %."""
     power = 10.0 ** math.floor(math.log10(value))
     for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10):
-        if step * power >= value * (1 - 1e-9):
+        if step * power >= value * (1 - 1e-4):
             return float(f"{step * power:.6g}")
     raise AssertionError("unreachable: the last step is a power of ten above")
 
