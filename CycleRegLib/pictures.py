@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -32,7 +31,10 @@ from .drawing import draw_circle, draw_cross, draw_line, level_coverage, outline
 from .errors import InputError
 from .fields import DisplacementField
 from .geometry import Grid
+from .landmarks import LandmarkList, match_landmarks
+from .outputs import OutputTransaction
 from .png import save_png
+from .segmentations import Segmentation
 from .slices import (
     Plane,
     foreground_center,
@@ -85,10 +87,10 @@ def render_pictures(
     field: DisplacementField,
     warped: sitk.Image | None = None,
     inverse: DisplacementField | None = None,
-    fixed_landmarks: Any = None,
-    moving_landmarks: Any = None,
-    fixed_segmentation: Any = None,
-    moving_segmentation: Any = None,
+    fixed_landmarks: np.ndarray | LandmarkList | None = None,
+    moving_landmarks: np.ndarray | LandmarkList | None = None,
+    fixed_segmentation: sitk.Image | Segmentation | None = None,
+    moving_segmentation: sitk.Image | Segmentation | None = None,
     point: np.ndarray | None = None,
     longest: int = 560,
     progress: Callable[[str, float], None] | None = None,
@@ -155,7 +157,7 @@ def render_pictures(
     if pairs is not None and len(pairs[0]):
         steps.append(lambda: _landmarks(pictures, fixed_grid, moving, field, windows, pairs, longest))
     if fixed_segmentation is not None and moving_segmentation is not None:
-        labels = _label_image(fixed_segmentation), _label_image(moving_segmentation)
+        labels = _layers(fixed_segmentation), _layers(moving_segmentation)
         steps.append(lambda: _outlines(pictures, views, windows, labels))
     for done, step in enumerate(steps):
         if progress is not None:
@@ -174,8 +176,6 @@ def write_pictures(folder: str | Path, pictures: dict[str, np.ndarray]) -> list[
     InputError
         If the folder does not exist or cannot be written to.
     """
-    from .outputs import OutputTransaction
-
     paths = [Path(folder) / f"{name}.png" for name in pictures]
     with OutputTransaction() as out:
         for path, picture in zip(paths, pictures.values()):
@@ -372,46 +372,51 @@ def _crowded(grid: Grid, points: np.ndarray) -> np.ndarray:
     return grid.to_world(np.array(index, dtype=np.float64))
 
 
-def _outlines(pictures: Pictures, views: list[_View], windows: _Windows, labels: tuple[sitk.Image, sitk.Image]) -> None:
+def _outlines(
+    pictures: Pictures, views: list[_View], windows: _Windows, labels: tuple[list[sitk.Image], list[sitk.Image]]
+) -> None:
     for kind in ("before", "after"):
         for view in views:
             plane = view.plane
+            fixed = [plane.take(image, nearest=True) for image in labels[0]]
+            other = [plane.take(image, True) if kind == "before" else view.warp(image, True) for image in labels[1]]
             picture = view.grey(view.fixed, windows[0]) * 0.85
-            other = plane.take(labels[1], True) if kind == "before" else view.warp(labels[1], nearest=True)
-            for color, values in ((MOVING, other), (FIXED, plane.take(labels[0], nearest=True))):
+            for color, layers in ((MOVING, other), (FIXED, fixed)):
                 lines = np.zeros(picture.shape[:2], np.float32)
-                for label in np.unique(values[values != 0]):
-                    lines = np.maximum(lines, outline_coverage(plane.enlarge(values == label), 1.8))
+                for layer in layers:
+                    for label in np.unique(layer[layer != 0]):
+                        lines = np.maximum(lines, outline_coverage(plane.enlarge(layer == label), 1.8))
                 picture = blend(picture, np.array(color, np.float32), lines)
             pictures[f"outlines-{kind}-{plane.name}"] = to_uint8(picture)
     pictures.legends["outlines"] = Legend("", "", extra=((FIXED, "fixed image"), (MOVING, "moving image")))
 
 
-def _label_image(segmentation: Any) -> sitk.Image:
-    return segmentation if isinstance(segmentation, sitk.Image) else segmentation.labels
+def _layers(segmentation: sitk.Image | Segmentation) -> list[sitk.Image]:
+    return [segmentation] if isinstance(segmentation, sitk.Image) else segmentation.to_label_images()
 
 
-def _segment_center(segmentation: Any) -> np.ndarray | None:
+def _segment_center(segmentation: sitk.Image | Segmentation) -> np.ndarray | None:
     """Centroid of the tumour, else of everything segmented, LPS mm; ``None`` if nothing is."""
-    image = _label_image(segmentation)
-    array = sitk.GetArrayViewFromImage(image)
-    names = getattr(segmentation, "names", {})
+    layers = _layers(segmentation)
+    names = segmentation.names if isinstance(segmentation, Segmentation) else {}
     tumors = [value for value, name in names.items() if any(part in name.lower() for part in ("tumo", "lesion"))]
-    inside = np.isin(array, tumors)
-    voxels = np.argwhere(inside if inside.any() else array != 0)
-    return Grid.of(image).to_world(voxels.mean(axis=0)[::-1]) if len(voxels) else None
+    arrays = [sitk.GetArrayViewFromImage(image) for image in layers]
+    voxels = np.concatenate([np.argwhere(np.isin(array, tumors)) for array in arrays])
+    if not len(voxels):
+        voxels = np.concatenate([np.argwhere(array != 0) for array in arrays])
+    return Grid.of(layers[0]).to_world(voxels.mean(axis=0)[::-1]) if len(voxels) else None
 
 
-def _matched(fixed: Any, moving: Any) -> tuple[np.ndarray, np.ndarray]:
-    if hasattr(fixed, "points") and hasattr(moving, "points"):
-        from .landmarks import match_landmarks
-
-        _, fixed_points, moving_points = match_landmarks(fixed, moving)
-    else:
-        fixed_points, moving_points = np.asarray(fixed, np.float64), np.asarray(moving, np.float64)
-    if fixed_points.shape != moving_points.shape:
+def _matched(fixed: np.ndarray | LandmarkList, moving: np.ndarray | LandmarkList) -> tuple[np.ndarray, np.ndarray]:
+    """Corresponding points, (N, 3) LPS mm each."""
+    if isinstance(fixed, LandmarkList) and isinstance(moving, LandmarkList):
+        return match_landmarks(fixed, moving)[1:]
+    fixed_points, moving_points = (
+        np.asarray(p.points if isinstance(p, LandmarkList) else p, np.float64).reshape(-1, 3) for p in (fixed, moving)
+    )
+    if len(fixed_points) != len(moving_points):
         raise InputError(
             f"There are {len(fixed_points)} fixed and {len(moving_points)} moving landmarks; "
             "give lists of equal length whose entries correspond."
         )
-    return fixed_points.reshape(-1, 3), moving_points.reshape(-1, 3)
+    return fixed_points, moving_points

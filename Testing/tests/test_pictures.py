@@ -14,6 +14,7 @@ from CycleRegLib.geometry import Grid
 from CycleRegLib.landmarks import LandmarkList
 from CycleRegLib.pictures import render_pictures, write_pictures
 from CycleRegLib.png import png_bytes, save_png
+from CycleRegLib.segmentations import Segmentation
 from CycleRegLib.slices import HU_WINDOW, foreground_center, intensity_window, planes_through
 
 EYE = (1.0, 0, 0, 0, 1, 0, 0, 0, 1)
@@ -320,14 +321,11 @@ class TestWhereToCut:
         values = np.zeros(grid.shape, np.uint8)
         values[5:8, 5:8, 5:8], values[20:23, 20:23, 20:23] = 1, 2
 
-        class Named:
-            labels = grid.image(values)
-            names = {1: "Liver", 2: "Tumor"}  # noqa: RUF012
-
+        named = Segmentation(grid.image(values), {1: "Liver", 2: "Tumor"})
         identity = DisplacementField.identity(grid)
-        pictures = render_pictures(image, image, identity, fixed_segmentation=Named())
+        pictures = render_pictures(image, image, identity, fixed_segmentation=named)
         assert pictures.point == pytest.approx(grid.to_world(np.array([21.0, 21, 21])))
-        pictures = render_pictures(image, image, identity, fixed_segmentation=Named.labels)
+        pictures = render_pictures(image, image, identity, fixed_segmentation=named.labels)
         assert pictures.point == pytest.approx(grid.to_world(np.array([13.5, 13.5, 13.5])))
 
     def test_else_the_body(self) -> None:
