@@ -1,0 +1,121 @@
+"""The module's interface for scripts and for the Python console."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from .Host import ScriptedLoadableModuleLogic
+from .Library import make_importable
+
+make_importable()
+
+
+class CycleRegLogic(ScriptedLoadableModuleLogic):
+    """Registration and evaluation of nodes of the scene.  Thin: the work is done by ``CycleRegLib.mrml``.
+
+    >>> from CycleReg import CycleRegLogic                              # doctest: +SKIP
+    >>> transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "Moving to fixed")
+    >>> CycleRegLogic().process(fixedNode, movingNode, outputTransform=transform)
+    >>> movingNode.SetAndObserveTransformNodeID(transform.GetID())
+
+    Works in Slicer's Python console, in ``Slicer --python-script`` and in slicer-core.  Both methods block until the
+    result is there; the panel runs the same code in a child process instead, see :mod:`CycleRegPanel.Worker`.
+    """
+
+    def process(
+        self,
+        fixedNode: Any,
+        movingNode: Any,
+        outputTransform: Any = None,
+        outputInverseTransform: Any = None,
+        outputVolume: Any = None,
+        outputJacobian: Any = None,
+        outputRoundtrip: Any = None,
+        method: str | None = None,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        affine: str = "auto",
+        fixedMask: Any = None,
+        movingMask: Any = None,
+        initialTransform: Any = None,
+        refineSteps: int | None = None,
+        progress: Callable[[str, float], None] | None = None,
+        fixedMaskSegment: str | None = None,
+        movingMaskSegment: str | None = None,
+        outputSummary: Any = True,
+    ) -> Any:
+        """Register ``movingNode`` onto ``fixedNode`` and write the result into the scene, whole or not at all.
+
+        Parameters
+        ----------
+        fixedNode, movingNode
+            ``vtkMRMLScalarVolumeNode``.
+        outputTransform, outputInverseTransform
+            ``vtkMRMLTransformNode``; the first carries the moving image onto the fixed one, the second back.
+        outputVolume
+            ``vtkMRMLScalarVolumeNode`` for the moving image resampled on the fixed grid.
+        outputJacobian, outputRoundtrip
+            ``vtkMRMLScalarVolumeNode`` for the Jacobian determinant (no unit) and the round trip (mm), on the fixed
+            grid.
+        outputSummary
+            ``vtkMRMLTableNode`` with the figures of the registration.
+        method
+            Id of the method (``CycleRegLib.methods``); None is the library's default.
+        checkpoint
+            Path of the trained weights, for methods that need them.
+        device
+            ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        affine
+            ``auto``, ``none``, ``rigid`` or ``affine``.
+        fixedMask, movingMask, fixedMaskSegment, movingMaskSegment
+            Segmentation, label map or volume nodes: only voxels inside count.  Of a segmentation, the segment of that
+            name or id; all visible ones together when none is named.
+        initialTransform
+            ``vtkMRMLTransformNode`` to start from.
+        refineSteps
+            Steps of pair optimisation after a network; None is the method's default.
+        progress
+            Called with the name of the stage and the fraction done, 0 to 1.
+
+        Every output is an existing node, True or a name for a new one, or None for none.  When neither transforms nor
+        volumes are asked for, a new transform and a new warped volume are made.
+
+        Returns
+        -------
+        CycleRegLib.mrml.ProcessResult
+            The output nodes, and the library's result with images, fields and figures.
+
+        Raises
+        ------
+        CycleRegLib.errors.CycleRegError
+            With one message that says what is wrong and how to mend it.  The scene is then as it was.
+        """
+        from CycleRegLib import mrml
+
+        return mrml.process(
+            fixedNode,
+            movingNode,
+            outputTransform=outputTransform,
+            outputInverseTransform=outputInverseTransform,
+            outputVolume=outputVolume,
+            outputJacobian=outputJacobian,
+            outputRoundtrip=outputRoundtrip,
+            method=method,
+            checkpoint=checkpoint,
+            device=device,
+            affine=affine,
+            fixedMask=fixedMask,
+            movingMask=movingMask,
+            initialTransform=initialTransform,
+            refineSteps=refineSteps,
+            progress=progress,
+            fixedMaskSegment=fixedMaskSegment,
+            movingMaskSegment=movingMaskSegment,
+            outputSummary=outputSummary,
+        )
+
+    def evaluate(self, *arguments: Any, **keywords: Any) -> Any:
+        """Measure a registration of nodes; arguments, result and errors are those of ``CycleRegLib.mrml.evaluate``."""
+        from CycleRegLib import mrml
+
+        return mrml.evaluate(*arguments, **keywords)

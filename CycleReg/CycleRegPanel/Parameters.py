@@ -1,0 +1,83 @@
+"""What one run of the registration needs: the nodes and the options that the panel shows."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from .Host import _
+from .Library import make_importable
+
+make_importable()
+
+from CycleRegLib.methods import DEFAULT_METHOD, get_method  # noqa: E402
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+AFFINE_STAGES = ("auto", "none", "rigid", "affine")
+
+
+@dataclass
+class Parameters:
+    """One set of choices.  It knows whether it can run, and why not (:meth:`problem`).
+
+    ``outputTransform`` may be None: a transform node is then made when the result is there.  The other outputs are
+    written only where a node is given.
+    """
+
+    fixedNode: Any = None
+    movingNode: Any = None
+    outputTransform: Any = None
+    outputInverseTransform: Any = None
+    outputVolume: Any = None
+    outputJacobian: Any = None
+    outputRoundtrip: Any = None
+    method: str = DEFAULT_METHOD
+    checkpoint: str = ""
+    device: str = "auto"
+    affine: str = "auto"
+
+    def problem(self) -> str | None:
+        """What keeps this from running, as one sentence for the user; None when it can run."""
+        if self.fixedNode is None and self.movingNode is None:
+            return _("Select a fixed and a moving volume.")
+        if self.fixedNode is None:
+            return _("Select a fixed volume.")
+        if self.movingNode is None:
+            return _("Select a moving volume.")
+        if self.fixedNode is self.movingNode:
+            return _("Fixed and moving volume are the same; select two different volumes.")
+        for node, role in ((self.fixedNode, _("fixed")), (self.movingNode, _("moving"))):
+            if node.GetImageData() is None:
+                return _('The {role} volume "{name}" holds no image.').format(role=role, name=node.GetName())
+        outputs = [
+            self.outputTransform,
+            self.outputInverseTransform,
+            self.outputVolume,
+            self.outputJacobian,
+            self.outputRoundtrip,
+        ]
+        outputs = [node for node in outputs if node is not None]
+        if len(set(outputs)) < len(outputs):
+            return _("Two outputs are the same node; select a node of its own for each.")
+        if self.fixedNode in outputs or self.movingNode in outputs:
+            return _("An output would overwrite an input; select another node or create a new one.")
+        if get_method(self.method).needs_checkpoint and not self.checkpoint:
+            return _("The method {method} needs trained weights; choose a checkpoint.").format(
+                method=get_method(self.method).title
+            )
+        if self.uses_checkpoint and not os.path.isfile(self.checkpoint):
+            return _("The checkpoint {path} does not exist; choose another.").format(path=self.checkpoint)
+        return None
+
+    @property
+    def uses_checkpoint(self) -> bool:
+        """Whether the checkpoint counts: one that is left over from another method does not."""
+        return get_method(self.method).needs_checkpoint
+
+    def options(self) -> list[str]:
+        """The options of ``cyclereg register``; the files are added by :class:`CycleRegPanel.Exchange.Exchange`."""
+        options = ["--method", self.method, "--device", self.device, "--affine", self.affine]
+        if self.uses_checkpoint:
+            options += ["--checkpoint", self.checkpoint]
+        return options

@@ -1,0 +1,38 @@
+# CycleReg on a machine with Python 3.10 to 3.13 and nothing else set up:
+#   make demo    register and evaluate the sample pair; results in demo-output/
+#   make test    check style and run the tests
+# Both build .venv first (make env), with the versions pinned in Testing/requirements.txt.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.cyclereg-ready
+DEMO := demo-output
+
+.PHONY: demo test lint env clean
+
+demo: $(STAMP)
+	$(BIN)/python -m CycleRegLib demo --output $(DEMO)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+env: $(STAMP)
+
+# The stamp is written last, so an interrupted installation is taken up again.  An environment whose interpreter has
+# gone (moved checkout, upgraded system) is made anew.
+$(STAMP): pyproject.toml Testing/requirements.txt Testing/find-python.sh
+	@rm -f $@
+	@$(BIN)/python -c 'import pip' 2>/dev/null || { \
+	    python=$$(sh Testing/find-python.sh) || exit 1; \
+	    echo "Making $(VENV) with $$python"; \
+	    rm -rf $(VENV) && "$$python" -m venv $(VENV); }
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement Testing/requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-build-isolation --editable '.[mrml,test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find CycleReg CycleRegLib Testing Training -name __pycache__ -type d -prune -exec rm -rf {} +
