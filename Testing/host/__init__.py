@@ -1,0 +1,26 @@
+"""A stand-in for the Slicer application, in which the real panel is set up, clicked and photographed.
+
+Real are: the module and its ``.ui`` file, MRML (slicer-core), ``slicer.util`` (slicer-core ships Slicer's own), Qt
+(PySide6, without a display).  Stand-ins, each as small as the panel needs and behaving as Slicer's documentation says:
+
+``pythonqt``  the modules ``qt`` and ``ctk``: PySide6 with PythonQt's manners
+``widgets``   ``qMRMLWidget``, ``qMRMLNodeComboBox``, ``ctkCollapsibleButton``, ``ctkPathLineEdit``, and the UI loader
+``app``       ``slicer.app``, ``slicer.modules``, ``slicer.ScriptedLoadableModule``
+
+>>> import host                                              # doctest: +SKIP
+>>> host.start()
+>>> widget = host.open_module("CycleReg", "CycleReg/CycleReg.py")
+>>> host.photograph(widget.parent, "panel.png")
+>>> host.stop()
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before Qt is imported: the tests have no display.
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+from .app import open_module, photograph, process_events_until, start, stop
+
+__all__ = ["open_module", "photograph", "process_events_until", "start", "stop"]

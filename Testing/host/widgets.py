@@ -1,0 +1,202 @@
+"""Stand-ins for the widgets of Slicer and CTK that the panel uses, and the loader of ``.ui`` files."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from xml.etree import ElementTree
+
+from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
+
+from .pythonqt import with_manners
+
+
+class qMRMLWidget(QtWidgets.QWidget):
+    """Passes its scene on to all widgets inside, as the ``.ui`` file's connections do in Slicer."""
+
+    def setMRMLScene(self, scene: Any) -> None:
+        for child in self.findChildren(QtWidgets.QWidget):
+            if hasattr(child, "setMRMLScene"):
+                child.setMRMLScene(scene)
+
+
+class qMRMLNodeComboBox(QtWidgets.QComboBox):
+    """Lists the scene's nodes of its types, "None" first; follows nodes that are added, removed and renamed."""
+
+    currentNodeChanged = QtCore.Signal(object)
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self._scene = None
+        self._observations: list[Any] = []
+        self._current = None
+        self.node_types: list[str] = []
+        self.currentIndexChanged.connect(self._on_index)
+        self.setEnabled(False)
+
+    def setMRMLScene(self, scene: Any) -> None:
+        for tag in self._observations:
+            self._scene.RemoveObserver(tag)
+        self._scene = scene
+        self._observations = [
+            scene.AddObserver(event, lambda *_: self._fill())
+            for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent)
+        ]
+        self.setEnabled(True)
+        self._fill()
+
+    def _nodes(self) -> list[Any]:
+        found = []
+        for node_type in self.node_types:
+            for index in range(self._scene.GetNumberOfNodesByClass(node_type)):
+                node = self._scene.GetNthNodeByClass(index, node_type)
+                is_child = node.GetClassName() != node_type
+                if not (is_child and self.property("showChildNodeTypes") is False) and not node.GetHideFromEditors():
+                    found.append(node)
+        return found
+
+    def _fill(self) -> None:
+        chosen = self._current
+        self.blockSignals(True)
+        self.clear()
+        none = self.property("noneDisplay") or "None"
+        self.addItem(none)
+        for node in self._nodes():
+            self.addItem(node.GetName(), node.GetID())
+        index = self.findData(chosen.GetID()) if chosen is not None else 0
+        self.setCurrentIndex(max(index, 0))
+        self.blockSignals(False)
+        self._on_index()
+
+    def _on_index(self, *_: Any) -> None:
+        node = self.currentNode()
+        if node is not self._current:
+            self._current = node
+            self.currentNodeChanged.emit(node)
+
+    def currentNode(self) -> Any:
+        node_id = self.itemData(QtWidgets.QComboBox.currentIndex(self))
+        return self._scene.GetNodeByID(node_id) if node_id and self._scene is not None else None
+
+    def setCurrentNode(self, node: Any) -> None:
+        self.setCurrentIndex(max(self.findData(node.GetID()), 0) if node is not None else 0)
+
+
+class ctkCollapsibleButton(QtWidgets.QWidget):
+    """A titled section that folds."""
+
+    _HEADER = 24
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self._text, self._collapsed = "", False
+        self.setContentsMargins(0, self._HEADER, 0, 0)
+
+    def _get_text(self) -> str:
+        return self._text
+
+    def _set_text(self, text: str) -> None:
+        self._text = text
+        self.update()
+
+    def _get_collapsed(self) -> bool:
+        return self._collapsed
+
+    def _set_collapsed(self, collapsed: bool) -> None:
+        self._collapsed = collapsed
+        self._show_content()
+
+    text = QtCore.Property(str, _get_text, _set_text)
+    collapsed = QtCore.Property(bool, _get_collapsed, _set_collapsed)
+
+    def childEvent(self, event: QtCore.QChildEvent) -> None:
+        # The UI loader sets the properties before it adds the content.
+        super().childEvent(event)
+        if self._collapsed:
+            self._show_content()
+
+    def _show_content(self) -> None:
+        for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly):
+            child.setVisible(not self._collapsed)
+        self.setMaximumHeight(self._HEADER if self._collapsed else 16777215)
+
+    def mousePressEvent(self, event: QtGui.QMouseEvent) -> None:
+        if event.position().y() < self._HEADER:
+            self._set_collapsed(not self._collapsed)
+
+    def paintEvent(self, event: QtGui.QPaintEvent) -> None:
+        painter = QtWidgets.QStylePainter(self)
+        option = QtWidgets.QStyleOptionButton()
+        option.initFrom(self)
+        option.rect = QtCore.QRect(0, 0, QtWidgets.QWidget.width(self), self._HEADER - 2)
+        painter.drawControl(QtWidgets.QStyle.CE_PushButtonBevel, option)
+        arrow = QtWidgets.QStyleOption()
+        arrow.initFrom(self)
+        arrow.rect = QtCore.QRect(6, 5, 12, 12)
+        right = QtWidgets.QStyle.PE_IndicatorArrowRight
+        painter.drawPrimitive(right if self._collapsed else QtWidgets.QStyle.PE_IndicatorArrowDown, arrow)
+        painter.drawText(option.rect.adjusted(24, 0, 0, 0), QtCore.Qt.AlignVCenter | QtCore.Qt.AlignLeft, self._text)
+
+
+class ctkPathLineEdit(QtWidgets.QWidget):
+    """A line for a path with a button to choose one."""
+
+    currentPathChanged = QtCore.Signal(str)
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        self._line = QtWidgets.QLineEdit()
+        self._line.textChanged.connect(self.currentPathChanged)
+        button = QtWidgets.QToolButton()
+        button.setText("…")
+        layout.addWidget(self._line)
+        layout.addWidget(button)
+        self.history: list[str] = []
+
+    currentPath = QtCore.Property(
+        str, lambda self: self._line.text(), lambda self, path: self._line.setText(path), notify=currentPathChanged
+    )
+
+    def addCurrentPathToHistory(self) -> None:
+        self.history.append(self._line.text())
+
+
+CTK = {cls.__name__: with_manners(cls) for cls in (ctkCollapsibleButton, ctkPathLineEdit)}
+SLICER = {cls.__name__: with_manners(cls) for cls in (qMRMLWidget, qMRMLNodeComboBox)}
+
+
+class QUiLoader(QtUiTools.QUiLoader):
+    """Loads a ``.ui`` file with these stand-ins, and with PythonQt's manners for Qt's own widgets."""
+
+    def createWidget(self, class_name: str, parent: Any = None, name: str = "") -> Any:
+        import qt
+
+        cls = CTK.get(class_name) or SLICER.get(class_name) or getattr(qt, class_name)
+        widget = cls(parent)
+        widget.setObjectName(name)
+        return widget
+
+    def load(self, file: Any, parent: Any = None) -> Any:
+        """Load without what only Slicer's and CTK's compiled widgets understand; node types are set from here."""
+        tree = ElementTree.parse(os.fspath(file.fileName())).getroot()
+        for connections in tree.findall("connections"):
+            # They pass the scene on, which the stand-in of qMRMLWidget does by itself.
+            tree.remove(connections)
+        node_types = {}
+        for element in tree.iter("widget"):
+            for prop in element.findall("property"):
+                enumeration = prop.findtext("set") or prop.findtext("enum") or ""
+                if prop.get("name") == "nodeTypes":
+                    node_types[element.get("name")] = [text.text for text in prop.iter("string")]
+                    element.remove(prop)
+                elif enumeration.startswith("ctk"):
+                    element.remove(prop)
+        buffer = QtCore.QBuffer()
+        buffer.setData(ElementTree.tostring(tree))
+        widget = super().load(buffer, parent)
+        for name, types in node_types.items():
+            widget.findChild(qMRMLNodeComboBox, name).node_types = types
+        return widget
