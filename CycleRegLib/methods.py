@@ -1,0 +1,131 @@
+"""The registry of methods: one place that says what each registration method is.
+
+The panel, the command line and training read it.  Adding a method is one file in :mod:`CycleRegLib.networks` and one
+entry here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from .networks.blocks import RegistrationNetwork
+
+DEFAULT_METHOD = "optimize"
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method is and what it needs.
+
+    Attributes
+    ----------
+    id, title, summary, paper
+        The name used everywhere (command line, panel, checkpoints, training); a heading; one line; the reference.
+    needs_checkpoint
+        Whether weights must be given.
+    dimensions
+        Dimensions of the images it registers.
+    directions
+        How the two directions come about, one line.
+    normalisation
+        Intensity normalisation that is assumed where a checkpoint names none, see
+        :func:`CycleRegLib.networks.preparation.normalise`; empty where the method takes images as they are.
+    grid_rule
+        On which grid it works, one line.
+    trained_with
+        The loss of its training recipe; empty without training.
+    network
+        ``module:Class`` of its network, relative to this package; imported only when it is used.
+    key_signature
+        Prefixes of weight names that together tell a state dict of this architecture.
+    """
+
+    id: str
+    title: str
+    summary: str
+    paper: str
+    needs_checkpoint: bool
+    dimensions: tuple[int, ...]
+    directions: str
+    normalisation: str
+    grid_rule: str
+    trained_with: str = ""
+    network: str = ""
+    key_signature: tuple[str, ...] = ()
+
+    def network_class(self) -> type[RegistrationNetwork]:
+        """The class of the method's network.
+
+        Raises
+        ------
+        InputError
+            If the method uses no network.
+        """
+        if not self.network:
+            raise InputError(f"The method {self.id} uses no network, so there is no checkpoint for it.")
+        module, name = self.network.split(":")
+        return getattr(importlib.import_module(module, __package__), name)
+
+    def build_network(self, **configuration: object) -> RegistrationNetwork:
+        """A new network of the method, with the initial weights of its training."""
+        return self.network_class()(**configuration)
+
+
+_METHODS = {
+    method.id: method
+    for method in (
+        Method(
+            id="optimize",
+            title="Pair optimisation",
+            summary="Optimises the two fields of this very pair; nothing to train, any modality, accurate.",
+            paper="CycleReg's own; similarities LNCC (Avants et al. 2008) and MIND-SSC (Heinrich et al. 2013)",
+            needs_checkpoint=False,
+            dimensions=(3,),
+            directions="both fields optimised together, their round trip penalised",
+            normalisation="",
+            grid_rule="the fixed image's grid, coarse to fine",
+        ),
+        Method(
+            id="cyclemorph",
+            title="CycleMorph",
+            summary="Two U-Nets trained with cycle and identity losses; seconds per pair, needs trained weights.",
+            paper="Kim et al., CycleMorph: cycle consistent unsupervised deformable image registration, "
+            "Medical Image Analysis 71:102036, 2021",
+            needs_checkpoint=True,
+            dimensions=(3,),
+            directions="one network per direction; a single network is run twice with the images exchanged",
+            normalisation="unit",
+            grid_rule="the checkpoint's grid about the fixed image's centre, else the fixed image's grid limited to "
+            "192^3 voxels; sides padded to multiples of 16",
+            trained_with="CycleMorph loss",
+            network=".networks.cyclemorph:CycleMorphUNet",
+            key_signature=("model.inconv.", "model.downconv4.", "model.keepblock.", "model.outconv."),
+        ),
+    )
+}
+
+
+def list_methods() -> list[Method]:
+    """Every method, the default first."""
+    return sorted(_METHODS.values(), key=lambda method: method.id != DEFAULT_METHOD)
+
+
+def get_method(method_id: str) -> Method:
+    """The method of that id.
+
+    Raises
+    ------
+    InputError
+        If there is none; names the nearest and all ids.
+    """
+    if method_id in _METHODS:
+        return _METHODS[method_id]
+    near = difflib.get_close_matches(str(method_id).lower(), _METHODS, n=1, cutoff=0.6)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise InputError(f"There is no method '{method_id}'.{hint} Methods: {', '.join(m.id for m in list_methods())}.")

@@ -1,0 +1,116 @@
+"""What registration networks share: the base class, convolutions in 2D and 3D, padding to the stride."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+_CONVOLUTIONS = {2: (nn.Conv2d, nn.ConvTranspose2d), 3: (nn.Conv3d, nn.ConvTranspose3d)}
+
+
+def convolution(dimension: int, inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Module:
+    """A convolution with bias, padded so that stride 1 keeps the size and stride 2 halves an even one."""
+    return _CONVOLUTIONS[dimension][0](inputs, outputs, kernel, stride=stride, padding=kernel // 2)
+
+
+def transposed_convolution(dimension: int, inputs: int, outputs: int) -> nn.Module:
+    """Kernel 3, stride 2, padding 1, output padding 1: doubles every side."""
+    return _CONVOLUTIONS[dimension][1](inputs, outputs, 3, stride=2, padding=1, output_padding=1)
+
+
+class ConvolutionBlock(nn.Module):
+    """A 3^n convolution and a leaky ReLU.  Keys: ``block.0.weight``, ``block.0.bias``."""
+
+    def __init__(self, dimension: int, inputs: int, outputs: int, stride: int = 1, slope: float = 0.2) -> None:
+        super().__init__()
+        # In place: the convolution's output is needed nowhere else, and at full resolution it is the largest tensor.
+        self.block = nn.Sequential(
+            convolution(dimension, inputs, outputs, stride), nn.LeakyReLU(slope, inplace=True)
+        )  # fmt: skip
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.block(features)
+
+
+def pad_to_multiple(volume: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Zeros appended at the end of every spatial axis of (B, C, ...) up to a multiple of ``multiple``."""
+    extra = [-size % multiple for size in volume.shape[2:]]
+    if not any(extra):
+        return volume
+    return F.pad(volume, [amount for e in reversed(extra) for amount in (0, e)])
+
+
+class RegistrationNetwork(nn.Module):
+    """Base class: two images in, flow in voxels out, whatever their size.
+
+    Subclasses implement :meth:`estimate` for sides that are multiples of :attr:`stride`, and keep the arguments of
+    their constructor in :attr:`configuration`, from which ``type(network)(**network.configuration)`` rebuilds them.
+
+    Attributes
+    ----------
+    dimension
+        2 or 3.
+    stride
+        Sides are padded to a multiple of it, and the flow is cropped.
+    both_directions
+        Whether one pass gives the forward and the backward flow, (flow, inverse flow), instead of one flow.
+    configuration
+        Keyword arguments that rebuild the architecture; JSON types only.
+    """
+
+    stride: int = 1
+    both_directions: bool = False
+
+    def __init__(self, dimension: int, **configuration: Any) -> None:
+        super().__init__()
+        if dimension not in _CONVOLUTIONS:
+            raise ValueError(f"a registration network has dimension 2 or 3, not {dimension}")
+        self.dimension = dimension
+        self.configuration: dict[str, Any] = {"dimension": dimension, **configuration}
+
+    @classmethod
+    def configuration_from(cls, state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        """The configuration that a plain state dict of this architecture was built with.
+
+        Raises
+        ------
+        KeyError
+            If a weight that tells it is missing.
+        """
+        raise NotImplementedError(f"{cls.__name__} cannot be recognised from its weights alone")
+
+    def estimate(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """The flow (or both, see :attr:`both_directions`) for sides that are multiples of :attr:`stride`."""
+        raise NotImplementedError
+
+    def forward(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Register ``moving`` to ``fixed``.
+
+        Parameters
+        ----------
+        moving, fixed
+            (B, C, D, H, W), in 2D (B, C, H, W); on one grid, intensities as the network was trained on.
+
+        Returns
+        -------
+        (B, n, D, H, W) flow in voxels, channels in array-axis order: ``warped(x) = moving(x + flow(x))``.
+
+        Raises
+        ------
+        ValueError
+            If the two shapes differ or have another number of dimensions.
+        """
+        if moving.dim() != self.dimension + 2 or moving.shape[2:] != fixed.shape[2:]:
+            raise ValueError(
+                f"a {self.dimension}D network takes two images of one shape (B, C, ...), "
+                f"not {tuple(moving.shape)} and {tuple(fixed.shape)}"
+            )
+        flow = self.estimate(pad_to_multiple(moving, self.stride), pad_to_multiple(fixed, self.stride))
+        crop = (..., *[slice(0, size) for size in moving.shape[2:]])
+        if self.both_directions:
+            return flow[0][crop], flow[1][crop]
+        return flow[crop]
