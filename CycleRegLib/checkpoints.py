@@ -1,0 +1,404 @@
+"""Checkpoints: trained weights in files, read without ever running code from them.
+
+CycleReg's own files are ``.safetensors``.  Their metadata (strings) are ``cyclereg_checkpoint`` (format version),
+``method``, ``network`` (JSON: arguments that rebuild the architecture), ``normalisation``, ``grid`` (JSON, see
+:class:`~CycleRegLib.networks.preparation.GridRule`), ``training`` (JSON summary) and ``licence``; the names of weights
+carry the prefix ``forward.`` or ``backward.``.  Plain PyTorch state dicts (``.pth``, ``.pt``) in a published layout
+load too, also inside a dictionary under ``state_dict``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Union
+
+import safetensors.torch
+import torch
+
+from .errors import InputError
+from .methods import Method, get_method, list_methods
+from .networks.preparation import GridRule, check_normalisation
+from .outputs import OutputTransaction
+from .weights import State, as_weights, first_line, read_weights_file
+
+FORMAT_VERSION = "1"
+DIRECTIONS = ("forward", "backward")
+_NAMED = 3
+_PathLike = Union[str, Path]
+
+# Published layouts of other architectures, so that a refusal can say what the file is.
+_OTHER_LAYOUTS = {
+    "VoxelMorph (published torch layout)": ("unet_model.", "flow."),
+    "TransMorph": ("transformer.patch_embed.", "reg_head."),
+}
+
+# What the authors say about weights that they published as plain state dicts.  The brain scans' array axes run
+# to the left, down and to the front, which in (x, y, z) of a SimpleITK image is A, I, L.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "cyclemorph-brain": {
+        "method": "cyclemorph",
+        "normalisation": "unit",
+        "grid": {"size": [224, 192, 160], "spacing": [1.0, 1.0, 1.0], "orientation": "AIL"},
+        "training": {"summary": "CycleMorph's authors, OASIS-3 T1 brains, affinely normalised and skull-stripped"},
+        "licence": "see the authors' repository",
+    }
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Weights of one or two networks and what must be known to use them.
+
+    Attributes
+    ----------
+    method
+        Id of the method, see :mod:`CycleRegLib.methods`.
+    networks
+        State dicts (float32, CPU) by direction: ``forward`` always, ``backward`` where there is a second network.
+    config
+        Arguments that rebuild the architecture.
+    normalisation, grid
+        See :mod:`CycleRegLib.networks.preparation`.
+    training, licence
+        What is known of the training, and the weights' licence.
+    metadata
+        The file's raw metadata; empty for a plain state dict, whose normalisation and grid are only assumed.
+    sha256
+        Of the file; of two files, both sums joined by a comma.
+    path, backward_path
+        Where it was read; the second is ``None`` for a single file.
+    """
+
+    method: str
+    networks: dict[str, State]
+    config: dict[str, Any]
+    normalisation: str
+    grid: GridRule
+    training: dict[str, Any]
+    licence: str
+    metadata: dict[str, str]
+    sha256: str
+    path: Path
+    backward_path: Path | None = None
+    built: dict[Any, Any] = field(default_factory=dict, repr=False)  # networks in use, kept between pairs
+
+
+def read_checkpoint(path: _PathLike, method: str | None = None, backward: _PathLike | None = None) -> Checkpoint:
+    """Read and check weights.
+
+    Parameters
+    ----------
+    path
+        A ``.safetensors`` file or a plain state dict (``.pth``, ``.pt``); told apart by content, not by name.
+    method
+        The method that the weights must belong to; recognised from the file when left out.
+    backward
+        A second file, for the backward network, where the directions come in two files.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, damaged or no checkpoint; would run code; belongs to another method; has
+        missing, extra or misshapen weights (up to three of each are named), or weights that are not finite.
+    """
+    checkpoint = _read_one(Path(path), method)
+    if backward is None:
+        return checkpoint
+    second = _read_one(Path(backward), checkpoint.method)
+    for one in (checkpoint, second):
+        if len(one.networks) != 1:
+            raise InputError(f"The checkpoint '{one.path}' holds both directions already; give it alone.")
+    if get_method(checkpoint.method).network_class().both_directions:
+        raise InputError(f"One network of {checkpoint.method} gives both directions; give a single checkpoint.")
+    for name in ("config", "normalisation", "grid"):
+        if getattr(checkpoint, name) != getattr(second, name):
+            raise InputError(
+                f"The checkpoints '{checkpoint.path}' and '{second.path}' do not belong together: their "
+                f"{'network configurations' if name == 'config' else name + 's'} differ."
+            )
+    return Checkpoint(
+        method=checkpoint.method,
+        networks={"forward": checkpoint.networks["forward"], "backward": second.networks["forward"]},
+        config=checkpoint.config,
+        normalisation=checkpoint.normalisation,
+        grid=checkpoint.grid,
+        training=checkpoint.training,
+        licence=checkpoint.licence,
+        metadata=checkpoint.metadata,
+        sha256=f"{checkpoint.sha256},{second.sha256}",
+        path=checkpoint.path,
+        backward_path=second.path,
+    )
+
+
+def write_checkpoint(
+    path: _PathLike,
+    method: str,
+    networks: Mapping[str, Mapping[str, torch.Tensor]],
+    config: Mapping[str, Any] | None = None,
+    normalisation: str | None = None,
+    grid: GridRule | Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    licence: str = "",
+) -> Checkpoint:
+    """Write a ``.safetensors`` checkpoint, whole or not at all, and return it as read back.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.safetensors``.
+    method, config, normalisation, grid, training, licence
+        See :class:`Checkpoint`; configuration and normalisation are the weights' and the method's when left out.
+    networks
+        State dicts: ``{"forward": ...}`` or ``{"forward": ..., "backward": ...}``.
+
+    Raises
+    ------
+    InputError
+        If the path has another ending or cannot be written, or the weights do not fit the method.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".safetensors":
+        raise InputError(f"Checkpoints are written as .safetensors; '{path}' ends otherwise. Change the name.")
+    entry = get_method(method)
+    states = {name: as_weights(dict(state), str(path)) for name, state in networks.items()}
+    config = _checked(states, entry, None if config is None else dict(config), "The weights to be written")
+    rule = grid if isinstance(grid, GridRule) else GridRule.from_dict(grid)
+    metadata = {
+        "cyclereg_checkpoint": FORMAT_VERSION,
+        "method": entry.id,
+        "network": json.dumps(config, sort_keys=True),
+        "normalisation": check_normalisation(normalisation or entry.normalisation),
+        "grid": json.dumps(rule.to_dict()),
+        "training": json.dumps(dict(training or {}), sort_keys=True),
+        "licence": licence,
+    }
+    # Copies: the format refuses weights that share memory.
+    flat = {
+        f"{name}.{key}": value.clone().contiguous() for name, state in states.items() for key, value in state.items()
+    }
+    with OutputTransaction() as out:
+        safetensors.torch.save_file(flat, str(out.path(path)), metadata)
+    return read_checkpoint(path, entry.id)
+
+
+def convert(
+    source: _PathLike,
+    destination: _PathLike,
+    method: str | None = None,
+    backward: _PathLike | None = None,
+    published: str | None = None,
+    normalisation: str | None = None,
+    grid: GridRule | Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    licence: str | None = None,
+) -> Checkpoint:
+    """Turn one or two plain state dicts (or rewrite a checkpoint) into one ``.safetensors`` file with metadata.
+
+    ``published`` names an entry of ``PUBLISHED``, whose facts hold where no other argument states them; what the
+    source states itself comes next.  The sources' names and SHA-256 sums are kept under ``training``.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_checkpoint` and :func:`write_checkpoint`; for an unknown ``published``.
+    """
+    if published is not None and published not in PUBLISHED:
+        raise InputError(f"'{published}' names no published weights; known: {', '.join(PUBLISHED)}.")
+    facts = PUBLISHED.get(published or "", {})
+    if method and facts and method != facts["method"]:
+        raise InputError(f"The published weights {published} belong to {facts['method']}, not to {method}.")
+    read = read_checkpoint(source, method or facts.get("method"), backward)
+    files = [p for p in (read.path, read.backward_path) if p is not None]
+    summary = {**read.training, **facts.get("training", {}), **(training or {})}
+    summary.setdefault(
+        "converted_from", [{"file": f.name, "sha256": s} for f, s in zip(files, read.sha256.split(","))]
+    )  # fmt: skip
+    return write_checkpoint(
+        destination,
+        read.method,
+        read.networks,
+        read.config,
+        normalisation or facts.get("normalisation") or read.normalisation,
+        grid if grid is not None else facts.get("grid") or read.grid,
+        summary,
+        licence if licence is not None else facts.get("licence") or read.licence,
+    )
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint is, in JSON types."""
+    entry = get_method(checkpoint.method)
+    parameters = {name: sum(v.numel() for v in state.values()) for name, state in checkpoint.networks.items()}
+    return {
+        "files": [str(p) for p in (checkpoint.path, checkpoint.backward_path) if p is not None],
+        "sha256": checkpoint.sha256.split(","),
+        "method": entry.id,
+        "title": entry.title,
+        "paper": entry.paper,
+        "networks": parameters,
+        "configuration": checkpoint.config,
+        "normalisation": checkpoint.normalisation,
+        "grid": checkpoint.grid.to_dict(),
+        "stated_by_file": bool(checkpoint.metadata),
+        "training": checkpoint.training,
+        "licence": checkpoint.licence,
+    }
+
+
+def describe_text(checkpoint: Checkpoint) -> str:
+    """What a checkpoint is, in lines for people."""
+    facts = describe(checkpoint)
+    assumed = "" if facts["stated_by_file"] else "  (assumed: a plain state dict does not say)"
+    rows = [("file", name) for name in facts["files"]]
+    rows += [("SHA-256", value) for value in facts["sha256"]]
+    rows += [("method", f"{facts['method']} ({facts['title']})"), ("paper", facts["paper"])]
+    rows += [(f"{name} network", f"{count:,} parameters") for name, count in facts["networks"].items()]
+    rows.append(("configuration", ", ".join(f"{k} {v}" for k, v in facts["configuration"].items())))
+    rows += [("intensities", facts["normalisation"] + assumed), ("grid", checkpoint.grid.describe() + assumed)]
+    rows += [(f"training: {k}", v if isinstance(v, str) else json.dumps(v)) for k, v in facts["training"].items()]
+    rows.append(("licence", facts["licence"] or "not stated"))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+# ---------------------------------------------------------------------- what a file is
+
+
+def _read_one(path: Path, method: str | None) -> Checkpoint:
+    requested = None if method is None else get_method(method)
+    if requested is not None:
+        requested.network_class()  # refuses a method without a network before anything is read
+    tensors, metadata, sha256 = read_weights_file(path)
+    entry = _method_of(tensors, metadata, requested, path)
+    stated = _json(metadata, "network", path) if "network" in metadata else None
+    states = _by_direction(tensors)
+    config = _checked(states, entry, stated, f"The checkpoint '{path}'")
+    return Checkpoint(
+        method=entry.id,
+        networks=states,
+        config=config,
+        normalisation=check_normalisation(metadata.get("normalisation") or entry.normalisation),
+        grid=GridRule.from_dict(_json(metadata, "grid", path)),
+        training=_json(metadata, "training", path),
+        licence=metadata.get("licence", ""),
+        metadata=metadata if "method" in metadata else {},
+        sha256=sha256,
+        path=path,
+    )
+
+
+def _json(metadata: Mapping[str, str], name: str, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(metadata.get(name, "{}"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"The checkpoint '{path}' is damaged: its '{name}' metadata is no JSON.") from error
+    if not isinstance(value, dict):
+        raise InputError(f"The checkpoint '{path}' is damaged: its '{name}' metadata is no JSON object.")
+    return value
+
+
+def _by_direction(tensors: State) -> dict[str, State]:
+    """One state dict per direction; names without a direction's prefix are those of a single network."""
+    if not all(key.startswith(tuple(f"{d}." for d in DIRECTIONS)) for key in tensors):
+        return {"forward": tensors}
+    found = {d: {k[len(d) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{d}.")} for d in DIRECTIONS}
+    return {d: state for d, state in found.items() if state}
+
+
+def _method_of(tensors: State, metadata: Mapping[str, str], requested: Method | None, path: Path) -> Method:
+    """The method that a file belongs to: as its metadata say, else as the names of its weights tell."""
+    version = metadata.get("cyclereg_checkpoint", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"The checkpoint '{path}' has format {version}, but this CycleReg reads {FORMAT_VERSION}. Update."
+        )
+    declared = metadata.get("method")
+    if declared is not None:
+        if requested is not None and declared != requested.id:
+            raise InputError(
+                f"The checkpoint '{path}' belongs to the method {declared}, not to {requested.id}. "
+                f"Choose the method {declared}, or another checkpoint."
+            )
+        known = [m.id for m in list_methods()]
+        if declared not in known:
+            raise InputError(
+                f"The checkpoint '{path}' belongs to the method {declared}, which this version of CycleReg does not "
+                f"have (it has {', '.join(known)})."
+            )
+        return get_method(declared)
+    names = list(next(iter(_by_direction(tensors).values())))
+    if requested is not None and _has_layout(names, requested.key_signature):
+        return requested
+    matching = [m for m in list_methods() if m.key_signature and _has_layout(names, m.key_signature)]
+    others = [name for name, signature in _OTHER_LAYOUTS.items() if _has_layout(names, signature)]
+    if requested is None and matching:
+        return matching[0]
+    if matching or others:
+        owner = matching[0].id if matching else others[0]
+        wanted = requested.id if requested is not None else "any method that CycleReg has"
+        raise InputError(f"The checkpoint '{path}' belongs to {owner}, not to {wanted}.")
+    if requested is None:
+        raise InputError(
+            f"The checkpoint '{path}' belongs to no method that CycleReg knows; its weights are named {_some(names)}."
+        )
+    return requested  # the strict check then names what is missing and what is extra
+
+
+def _has_layout(names: list[str], signature: tuple[str, ...]) -> bool:
+    return bool(signature) and all(any(n.startswith(prefix) for n in names) for prefix in signature)
+
+
+def _checked(
+    states: Mapping[str, State], method: Method, config: dict[str, Any] | None, subject: str
+) -> dict[str, Any]:
+    """The configuration, after every state dict proved to fit the method's network exactly."""
+    if "forward" not in states or not set(states) <= set(DIRECTIONS):
+        raise InputError(f"{subject} must have a forward network, and may have a backward one; found {list(states)}.")
+    network_class = method.network_class()
+    if config is None:
+        try:
+            config = network_class.configuration_from(states["forward"])
+        except KeyError:
+            config = {}  # the comparison below says what is missing
+    if not isinstance(config.get("dimension", method.dimensions[0]), int):
+        raise InputError(f"{subject} has a network configuration without a dimension: {config}.")
+    dimension = config.get("dimension", method.dimensions[0])
+    if dimension not in method.dimensions:
+        allowed = " or ".join(f"{d}D" for d in method.dimensions)
+        raise InputError(f"{subject} is for {dimension}D images, but {method.id} registers {allowed} images.")
+    try:
+        with torch.device("meta"):  # shapes only: no memory, whatever a file claims
+            network = network_class(**config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{subject} has a network configuration that {method.id} cannot have: {first_line(error)}."
+        ) from error
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    for direction, state in states.items():
+        _compare({name: tuple(v.shape) for name, v in state.items()}, expected, method, f"{subject} ({direction})")
+    return dict(network.configuration)
+
+
+def _compare(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], method: Method, subject: str
+) -> None:
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    wrong = [
+        f"{n} {list(found[n])} instead of {list(shape)}"
+        for n, shape in expected.items()
+        if n in found and found[n] != shape
+    ]
+    parts = [f"{len(v)} {what}: {_some(v)}" for what, v in (("missing", missing), ("extra", extra)) if v]
+    if wrong:
+        parts.append(f"{len(wrong)} of another shape: {_some(wrong)}")
+    if parts:
+        raise InputError(f"{subject} does not fit the network of {method.id}; weights {'; '.join(parts)}.")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
