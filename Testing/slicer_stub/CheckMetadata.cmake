@@ -1,0 +1,10 @@
+# Slicer refuses to package an extension without these.
+foreach(stub_name HOMEPAGE CATEGORY CONTRIBUTORS DESCRIPTION ICONURL DEPENDS)
+  if("${EXTENSION_${stub_name}}" STREQUAL "")
+    message(FATAL_ERROR "EXTENSION_${stub_name} is not set")
+  endif()
+  message(STATUS "EXTENSION_${stub_name}=${EXTENSION_${stub_name}}")
+endforeach()
+if(NOT EXISTS "${EXTENSION_LICENSE_FILE}")
+  message(FATAL_ERROR "EXTENSION_LICENSE_FILE does not exist: ${EXTENSION_LICENSE_FILE}")
+endif()

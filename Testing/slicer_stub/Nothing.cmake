@@ -1,0 +1,1 @@
+# Slicer writes the extension's own package configuration here.
