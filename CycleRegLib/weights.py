@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import lzma
 import pickle
 import pickletools
+import struct
 import tarfile
 import warnings
 import zipfile
@@ -88,7 +90,18 @@ def _members(data: bytes, content: bool = True) -> list[tuple[str, bytes]]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for name in archive.namelist():
                 members.append((name, archive.read(name) if content else b""))
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError, OSError):
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        struct.error,
+        ArithmeticError,
+        LookupError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        OSError,
+    ):
         return members  # damaged: PyTorch's reader has the last word on it
     return members
 
@@ -111,7 +124,7 @@ def _foreign_name(data: bytes) -> str | None:
                         continue
                     if module not in _MODULES_OF_WEIGHTS:
                         return f"{module}.{name}"
-        except (ValueError, pickle.UnpicklingError, UnicodeDecodeError, IndexError):
+        except (ValueError, pickle.UnpicklingError, LookupError, ArithmeticError):
             continue  # not a pickle from here on: nothing more to name in this part
     return None
 
