@@ -91,6 +91,7 @@ def render_pictures(
     moving_landmarks: np.ndarray | LandmarkList | None = None,
     fixed_segmentation: sitk.Image | Segmentation | None = None,
     moving_segmentation: sitk.Image | Segmentation | None = None,
+    initial: sitk.Transform | DisplacementField | None = None,
     point: np.ndarray | None = None,
     longest: int = 560,
     progress: Callable[[str, float], None] | None = None,
@@ -112,6 +113,8 @@ def render_pictures(
         returns them (matched by label).
     fixed_segmentation, moving_segmentation
         Label images, or :class:`~CycleRegLib.segmentations.Segmentation`; with both come outlines.
+    initial
+        Where the moving image lay before (maps fixed to moving points); the identity when left out.
     point
         (3,) LPS mm, where to cut.  Left out: the centroid of a tumour among the fixed segments (a name with "tumo" or
         "lesion"), else of all of them; else where most landmarks are near; else the fixed image's centre of mass
@@ -141,7 +144,7 @@ def render_pictures(
     pictures = Pictures()
     planes = planes_through(fixed_grid, point, longest)
     pictures.point = tuple(float(v) for v in point)
-    views = [_View(plane, fixed, moving, field, warped) for plane in planes]
+    views = [_View(plane, fixed, moving, field, warped, initial) for plane in planes]
     windows = intensity_window(fixed), intensity_window(moving)
     extent = float((np.array(fixed_grid.size) * fixed_grid.spacing).max())
 
@@ -155,7 +158,7 @@ def render_pictures(
     if inverse is not None:
         steps.append(lambda: _round_trips(pictures, views, windows, field, inverse))
     if pairs is not None and len(pairs[0]):
-        steps.append(lambda: _landmarks(pictures, fixed_grid, moving, field, windows, pairs, longest))
+        steps.append(lambda: _landmarks(pictures, fixed_grid, moving, field, initial, windows, pairs, longest))
     if fixed_segmentation is not None and moving_segmentation is not None:
         labels = _layers(fixed_segmentation), _layers(moving_segmentation)
         steps.append(lambda: _outlines(pictures, views, windows, labels))
@@ -193,20 +196,23 @@ class _View:
         moving: sitk.Image,
         field: DisplacementField,
         warped: sitk.Image | None,
+        initial: sitk.Transform | DisplacementField | None,
     ) -> None:
         self.plane = plane
         self.field = field.resampled(plane.grid)
         self.fixed = plane.take(fixed)
-        self.before = plane.take(moving)
-        self.after = self.warp(moving) if warped is None else plane.take(warped)
+        self.start = _start_field(initial, plane.grid)
+        self.before = self.warp(moving, "before")
+        self.after = self.warp(moving, "after") if warped is None else plane.take(warped)
         moving_grid = Grid.of(moving)
         points = plane.grid.points()[0]
-        self.seen_before = moving_grid.contains(points)
+        self.seen_before = moving_grid.contains(points + self.start.vectors[0])
         self.seen_after = moving_grid.contains(points + self.field.vectors[0])
 
-    def warp(self, image: sitk.Image, nearest: bool = False) -> np.ndarray:
-        """(h, w) values of an image in moving space, fetched with the field."""
-        return sitk.GetArrayFromImage(self.field.warp(image, "nearest" if nearest else "linear"))[0]
+    def warp(self, image: sitk.Image, kind: str, nearest: bool = False) -> np.ndarray:
+        """(h, w) values of an image in moving space, before or after the registration."""
+        field = self.start if kind == "before" else self.field
+        return sitk.GetArrayFromImage(field.warp(image, "nearest" if nearest else "linear"))[0]
 
     def grey(self, values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
         # Clipped before it is enlarged: bone and air beyond the window would ring and make hard, stepped edges.
@@ -264,7 +270,7 @@ def _differences(pictures: Pictures, views: list[_View], windows: _Windows, houn
             values = view.plane.enlarge(found[kind, view.plane.name])
             pictures[f"difference-{kind}-{view.plane.name}"] = to_uint8(ramp(values / limit / 2 + 0.5, DIVERGING))
     pictures.legends["difference"] = Legend(
-        "Fixed minus moving, intensities matched", "HU" if hounsfield else "", DIVERGING, linear_ticks(-limit, limit)
+        "Fixed − moving", "HU" if hounsfield else "", DIVERGING, linear_ticks(-limit, limit)
     )
 
 
@@ -330,17 +336,22 @@ def _landmarks(
     grid: Grid,
     moving: sitk.Image,
     field: DisplacementField,
+    initial: sitk.Transform | DisplacementField | None,
     windows: _Windows,
     points: tuple[np.ndarray, np.ndarray],
     longest: int,
 ) -> None:
     """Over the moving image: where the landmark is (circle) and where the fixed landmark is taken to be (cross)."""
     fixed_points, moving_points = points
+    if isinstance(initial, sitk.Transform):
+        started = np.array([initial.TransformPoint(p) for p in fixed_points.tolist()])
+    else:
+        started = fixed_points if initial is None else initial.transform_points(fixed_points)
     place = _crowded(grid, moving_points)
     pictures.landmark_point = tuple(float(v) for v in place)
     for plane in planes_through(grid, place, longest):
         below = to_grey(plane.enlarge(np.clip(plane.take(moving), *windows[1])), windows[1]) * 0.8
-        for kind, mapped in (("before", fixed_points), ("after", field.transform_points(fixed_points))):
+        for kind, mapped in (("before", started), ("after", field.transform_points(fixed_points))):
             picture = below.copy()
             crosses, _ = plane.to_pixels(mapped)
             circles, distance = plane.to_pixels(moving_points)
@@ -379,7 +390,7 @@ def _outlines(
         for view in views:
             plane = view.plane
             fixed = [plane.take(image, nearest=True) for image in labels[0]]
-            other = [plane.take(image, True) if kind == "before" else view.warp(image, True) for image in labels[1]]
+            other = [view.warp(image, kind, nearest=True) for image in labels[1]]
             picture = view.grey(view.fixed, windows[0]) * 0.85
             for color, layers in ((MOVING, other), (FIXED, fixed)):
                 lines = np.zeros(picture.shape[:2], np.float32)
@@ -389,6 +400,14 @@ def _outlines(
                 picture = blend(picture, np.array(color, np.float32), lines)
             pictures[f"outlines-{kind}-{plane.name}"] = to_uint8(picture)
     pictures.legends["outlines"] = Legend("", "", extra=((FIXED, "fixed image"), (MOVING, "moving image")))
+
+
+def _start_field(initial: sitk.Transform | DisplacementField | None, grid: Grid) -> DisplacementField:
+    if initial is None:
+        return DisplacementField.identity(grid)
+    if isinstance(initial, DisplacementField):
+        return initial.resampled(grid)
+    return DisplacementField.from_transform(initial, grid)
 
 
 def _layers(segmentation: sitk.Image | Segmentation) -> list[sitk.Image]:
