@@ -313,6 +313,32 @@ class TestOverlays:
         after = pictures["outlines-after-axial"].astype(int)
         assert (np.abs(after - np.array(MOVING)).sum(-1) > 30).all()  # exactly under the fixed outline
 
+    def test_overlapping_segments_are_all_outlined(self) -> None:
+        grid = centered_grid()
+        image = blob(grid, np.zeros(3), 30.0)
+        layers = [sitk.Cast(blob(grid, np.zeros(3), r, v), sitk.sitkUInt8) for r, v in ((25.0, 1), (12.0, 2))]
+        both = Segmentation(layers, {1: "Liver", 2: "Vessel"})
+        identity = DisplacementField.identity(grid)
+        picture = render_pictures(
+            image, image, identity, fixed_segmentation=both, moving_segmentation=both, point=np.zeros(3)
+        )["outlines-after-axial"]
+        row = np.abs(picture[picture.shape[0] // 2].astype(int) - np.array(FIXED)).sum(-1) < 60
+        x = (np.nonzero(row)[0] - (560 - 1) / 2) * 120 / 560
+        assert sorted(set(np.rint(x / 12.5).astype(int))) == [-2, -1, 1, 2]
+
+    def test_before_is_under_the_initial_transform(self) -> None:
+        grid = centered_grid()
+        shift = np.array([15.0, 0.0, 0.0])
+        fixed, moving = blob(grid, np.zeros(3), 15.0), blob(grid, shift, 15.0)
+        field = DisplacementField(np.broadcast_to(shift, (*grid.shape, 3)).copy(), grid)
+        marks = {"fixed_landmarks": np.zeros((1, 3)), "moving_landmarks": shift[None]}
+        for initial in (sitk.TranslationTransform(3, shift.tolist()), field):
+            pictures = render_pictures(fixed, moving, field, initial=initial, point=np.zeros(3), **marks)
+            for kind in ("checkerboard", "difference", "landmarks"):
+                before, after = (pictures[f"{kind}-{when}-axial"].astype(int) for when in ("before", "after"))
+                assert np.abs(before - after).max() <= 1
+            assert bright_center(pictures["moving-axial"]) == pytest.approx([0, 0], abs=0.5)
+
 
 class TestWhereToCut:
     def test_a_tumor_comes_first_then_everything_segmented(self) -> None:
