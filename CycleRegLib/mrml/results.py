@@ -17,7 +17,15 @@ import vtk
 from ..errors import InputError
 from ..fields import DisplacementField
 from ..geometry import Grid
-from .vtk_bridge import flip_target, grid_transform_of_field, image_of_array, matrix_to_vtk
+from .vtk_bridge import (
+    flip_both,
+    flip_target,
+    grid_transform_of_field,
+    image_of_array,
+    matrix_to_vtk,
+    parent_matrix,
+    parents_of,
+)
 
 #: Node classes of the outputs; a subclass that means something else (a label map, a linear transform) is refused.
 TRANSFORM = "vtkMRMLTransformNode"
@@ -133,8 +141,6 @@ def show_under(node: Any, transform_node: Any) -> None:
     InputError
         If the node is under another non-linear transform.
     """
-    from .vtk_bridge import flip_both, parent_matrix, parents_of
-
     placement = parent_matrix(node, "node", stop_at=[transform_node])
     if not parents_of(node, [transform_node]):
         node.SetAndObserveTransformNodeID(transform_node.GetID())
@@ -222,8 +228,7 @@ def write_table(node: Any, columns: Sequence[Column]) -> None:
     for column in columns:
         if column.description:
             node.SetColumnDescription(column.name, column.description)
-    # Slicer 5.10 renamed it.
-    getattr(node, "SetUseColumnTitleAsColumnHeader", node.SetUseColumnNameAsColumnHeader)(True)
+    node.SetUseColumnTitleAsColumnHeader(True)
     node.SetLocked(True)
     node.EndModify(state)
 

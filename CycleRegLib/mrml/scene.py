@@ -37,6 +37,7 @@ def ensure_scene() -> Any:
         slicer.mrmlScene = scene
     if getattr(slicer, "app", None) is None and scene.GetNodeByID("vtkMRMLColorTableNodeGrey") is None:
         _color_logics.pop(id(scene), None)
+        _register_classes(scene)
         logic = slicer.vtkMRMLColorLogic()
         logic.SetMRMLScene(scene)
         _color_logics[id(scene)] = logic
@@ -54,9 +55,19 @@ def _quiet_vtk() -> Iterator[None]:
         vtk.vtkObject.SetGlobalWarningDisplay(before)
 
 
-def _name_of(path: Path) -> str:
+def _register_classes(scene: Any) -> None:
+    """Let a scene know the storage of point lists, which in Slicer the Markups module makes known."""
+    if getattr(slicer, "app", None) is None:
+        scene.RegisterNodeClass(slicer.vtkMRMLMarkupsJsonStorageNode())
+
+
+def _name_of(path: Path, kind: str) -> str:
+    """A new node's name: the file's without its suffix, with what it is when another node is called so."""
+    name = path.name
     suffix = suffix_of(path)
-    return path.name[: -len(suffix)] if suffix and path.name.lower().endswith(suffix) else path.name
+    if suffix and suffix != name.lower():
+        name = name[: -len(suffix)]
+    return name if ensure_scene().GetFirstNodeByName(name) is None else f"{name} {kind}"
 
 
 # ---------------------------------------------------------------------- nodes from content
@@ -96,7 +107,7 @@ def load_volume(path: os.PathLike[str] | str, what: str = "image") -> Any:
     InputError
         See :func:`CycleRegLib.images.read_image`.
     """
-    return volume_node(read_image(path, what), _name_of(Path(path)))
+    return volume_node(read_image(path, what), _name_of(Path(path), "volume"))
 
 
 def load_landmarks(path: os.PathLike[str] | str, what: str = "landmarks") -> Any:
@@ -107,7 +118,7 @@ def load_landmarks(path: os.PathLike[str] | str, what: str = "landmarks") -> Any
     InputError
         See :func:`CycleRegLib.landmarks.read_landmarks`.
     """
-    return markups_node(read_landmarks(Path(path)), _name_of(Path(path)))
+    return markups_node(read_landmarks(Path(path)), _name_of(Path(path), "landmarks"))
 
 
 def load_transform(path: os.PathLike[str] | str, what: str = "transform") -> Any:
@@ -136,7 +147,9 @@ def load_segmentation(path: os.PathLike[str] | str, what: str = "segmentation") 
     """
     segmentation = read_segmentation(Path(path), what)
     scene = ensure_scene()
-    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(_name_of(Path(path))))
+    node = scene.AddNewNodeByClass(
+        "vtkMRMLSegmentationNode", scene.GenerateUniqueName(_name_of(Path(path), "segmentation"))
+    )
     fill_segmentation(node, segmentation)
     return node
 
@@ -154,7 +167,7 @@ def use_linear_interpolation(node: Any) -> None:
 def _stored(node_class: str, storage_class: str, path: Path, what: str) -> Any:
     """A new node read by a storage node, which it keeps; nothing stays in the scene when that fails."""
     scene = ensure_scene()
-    node = scene.AddNewNodeByClass(node_class, scene.GenerateUniqueName(_name_of(path)))
+    node = scene.AddNewNodeByClass(node_class, scene.GenerateUniqueName(_name_of(path, "transform")))
     storage = scene.AddNewNodeByClass(storage_class)
     storage.SetFileName(str(path.expanduser().absolute()))
     with _quiet_vtk():
@@ -192,9 +205,15 @@ def save_scene(path: os.PathLike[str] | str, out: OutputTransaction | None = Non
     if out is None:
         with OutputTransaction() as own:
             return save_scene(path, own)
+    scene = ensure_scene()
+    for i in range(scene.GetNumberOfNodesByClass("vtkMRMLMarkupsNode")):
+        node = scene.GetNthNodeByClass(i, "vtkMRMLMarkupsNode")
+        if node.GetStorageNode() is None and not node.AddDefaultStorageNode():
+            storage = scene.AddNewNodeByClass("vtkMRMLMarkupsJsonStorageNode")
+            node.SetAndObserveStorageNodeID(storage.GetID())
     messages = slicer.vtkMRMLMessageCollection()
     with _quiet_vtk():
-        done = ensure_scene().WriteToMRB(str(out.path(path)), None, messages)
+        done = scene.WriteToMRB(str(out.path(path)), None, messages)
     if not done:
         reason = messages.GetAllMessagesAsString().strip() or "the disk refused"
         raise OSError(f"the scene {path.name} could not be saved ({reason})")
@@ -213,6 +232,7 @@ def read_scene(path: os.PathLike[str] | str, scene: Any = None) -> Any:
     if not path.is_file():
         raise InputError(f"The scene {path} does not exist.")
     scene = slicer.vtkMRMLScene() if scene is None else scene
+    _register_classes(scene)
     with tempfile.TemporaryDirectory(prefix="cyclereg-") as folder:
         had = scene.GetCacheManager()
         if had is None:

@@ -12,6 +12,7 @@ from vtk.util import numpy_support
 
 from ..errors import InputError
 from ..fields import DisplacementField
+from ..geometry import Grid
 
 #: Signs that turn LPS points and vectors into RAS ones, and back.
 FLIP = np.array([-1.0, -1.0, 1.0])
@@ -96,8 +97,6 @@ def grid_transform_of_field(field: DisplacementField) -> Any:
 
 def field_of_grid_transform(transform: Any) -> DisplacementField | None:
     """The displacement field that a ``vtkGridTransform`` or ``vtkOrientedGridTransform`` holds; None when empty."""
-    from ..geometry import Grid
-
     image_data = transform.GetDisplacementGrid()
     if image_data is None or image_data.GetPointData().GetScalars() is None:
         return None

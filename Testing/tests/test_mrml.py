@@ -543,6 +543,15 @@ class TestProcess:
             mrml.process(fixed_node, moving_node, transform, True, True, True, register=register)
         assert (nodes_of(scene), transform.GetMTime()) == before
 
+    def test_a_failure_while_writing_removes_the_new_nodes(self, scene, monkeypatch):
+        fixed_node, moving_node, _, _ = self.nodes()
+        scene.AddNewNodeByClass("vtkMRMLSubjectHierarchyNode")
+        before = nodes_of(scene)
+        monkeypatch.setattr("CycleRegLib.mrml.job.write_table", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            mrml.process(fixed_node, moving_node, True, register=FakeRegister())
+        assert nodes_of(scene) == before
+
     def test_a_job_survives_the_removal_of_its_nodes(self, scene):
         fixed_node, moving_node, _, _ = self.nodes()
         transform = transform_node("mine")
@@ -687,6 +696,10 @@ class TestScene:
         fixed, moving = pair(60)
         fixed_node, moving_node = volume_of(fixed, "A"), volume_of(moving, "B")
         done = mrml.process(fixed_node, moving_node, True, True, True, True, True, register=FakeRegister())
+        mrml.markups_node(LandmarkList(["dome"], [[1.0, -2.0, 3.0]], ["at the top"]), "points")
+        ball = Segmentation(fixed > 100, {1: "bright"})
+        segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "segments")
+        mrml.fill_segmentation(segmentation, ball)
         path = mrml.save_scene(tmp_path / "out.mrb")
         assert [p.name for p in tmp_path.iterdir()] == ["out.mrb"]
         opened = mrml.read_scene(path)
@@ -704,6 +717,11 @@ class TestScene:
             found = mrml.image_from_volume_node(opened.GetFirstNodeByName(made.GetName()))
             found = sitk.Resample(found, expected, sitk.Transform(), sitk.sitkNearestNeighbor)
             np.testing.assert_array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(expected))
+        landmarks = mrml.landmarks_from_markups(opened.GetFirstNodeByName("points"))
+        assert (landmarks.labels, landmarks.descriptions) == (["dome"], ["at the top"])
+        np.testing.assert_allclose(landmarks.points, [[1.0, -2.0, 3.0]])
+        found = mrml.segmentation_from_node(opened.GetFirstNodeByName("segments"), Grid.of(fixed))
+        np.testing.assert_array_equal(found.mask("bright"), ball.mask("bright"))
         read = opened.GetFirstNodeByName(done.transform.GetName())
         role = slicer.vtkMRMLTransformNode.GetMovingNodeReferenceRole()
         assert read.GetNodeReference(role).GetName() == "B"
