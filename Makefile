@@ -22,10 +22,12 @@ lint: $(STAMP)
 env: $(STAMP)
 
 # The stamp is written last, so an interrupted installation is taken up again.  An environment whose interpreter has
-# gone (moved checkout, upgraded system) is made anew.
+# gone (upgraded system) or does not fit is made anew.
+FITS := import pip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+
 $(STAMP): pyproject.toml Testing/requirements.txt Testing/find-python.sh
 	@rm -f $@
-	@$(BIN)/python -c 'import pip' 2>/dev/null || { \
+	@$(BIN)/python -c '$(FITS)' 2>/dev/null || { \
 	    python=$$(sh Testing/find-python.sh) || exit 1; \
 	    echo "Making $(VENV) with $$python"; \
 	    rm -rf $(VENV) && "$$python" -m venv $(VENV); }

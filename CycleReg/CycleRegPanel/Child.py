@@ -43,9 +43,9 @@ def main() -> None:
         stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
     # Python put this file's folder first; the package is one level up.
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    from CycleRegPanel.Library import NAME, make_importable
+    # The package makes the library importable.
+    from CycleRegPanel.Library import NAME
 
-    make_importable()
     sys.argv[0] = NAME
     runpy.run_module(NAME, run_name="__main__", alter_sys=True)
 

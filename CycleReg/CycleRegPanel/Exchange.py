@@ -10,10 +10,7 @@ from typing import Any
 
 import slicer
 
-from .Library import make_importable
 from .Parameters import Parameters
-
-make_importable()
 
 
 class Exchange:

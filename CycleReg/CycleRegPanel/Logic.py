@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from .Host import ScriptedLoadableModuleLogic
-from .Library import make_importable
-
-make_importable()
 
 
 class CycleRegLogic(ScriptedLoadableModuleLogic):

@@ -6,12 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from CycleRegLib.methods import DEFAULT_METHOD, get_method
+
 from .Host import _
-from .Library import make_importable
-
-make_importable()
-
-from CycleRegLib.methods import DEFAULT_METHOD, get_method  # noqa: E402
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 AFFINE_STAGES = ("auto", "none", "rigid", "affine")

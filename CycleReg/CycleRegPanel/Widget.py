@@ -11,6 +11,9 @@ import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
+from CycleRegLib.errors import CycleRegError
+from CycleRegLib.methods import list_methods
+
 from . import Environment, Results
 from .Exchange import Exchange
 from .Host import _
@@ -33,6 +36,8 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # Tests put a stand-in for qt.QProcess here.
         self.processFactory: Callable[[], Any] | None = None
         self._worker: Worker | None = None
+        # The last one is kept: its process must not be deleted while it is telling that it has ended.
+        self._endedWorker: Worker | None = None
         self._exchange: Exchange | None = None
 
     # ------------------------------------------------------------------ Slicer's life cycle
@@ -101,8 +106,6 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ]
 
     def _fillChoices(self) -> None:
-        from CycleRegLib.methods import list_methods
-
         titles = {
             "auto": _("Automatic"),
             "cpu": _("CPU"),
@@ -172,6 +175,9 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         try:
             self.start()
+        except CycleRegError as error:
+            self._discard()
+            self._fail(str(error))
         except Exception as error:
             logging.exception("CycleReg could not start")
             self._discard()
@@ -212,7 +218,7 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onEnd(self, outcome: str, message: str) -> None:
         if self._worker is not None and self._worker.log:
             logging.info("CycleReg: %s", self._worker.log)
-        self._worker = None
+        self._worker, self._endedWorker = None, self._worker
         try:
             if outcome == SUCCEEDED:
                 with slicer.util.WaitCursor():

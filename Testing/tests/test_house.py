@@ -106,7 +106,7 @@ def test_a_new_file_is_packaged_without_touching_cmake(tmp_path):
 # What CycleReg.py does in Slicer, where only its own folder is on the path.
 FIND_LIBRARY = (
     "import sys; sys.path.insert(0, sys.argv[1])\n"
-    "from CycleRegPanel.Library import make_importable; make_importable(); make_importable()\n"
+    "import CycleRegPanel\n"
     "import CycleRegLib; print(CycleRegLib.__file__)\n"
 )
 

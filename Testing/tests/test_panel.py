@@ -228,6 +228,27 @@ class TestUi:
         assert {buddy.findtext("cstring") for buddy in buddies if buddy is not None} <= set(_WIDGETS)
 
 
+# ---------------------------------------------------------------------- registration with Slicer
+
+
+def test_the_module_describes_itself(panel):
+    entry = slicer.modules.cyclereg
+    assert entry.title == "CycleReg"
+    assert entry.categories == ["Registration"]
+    assert entry.contributors == ["CycleReg developers"]
+    assert len(entry.helpText) > 100
+    assert entry.acknowledgementText
+
+
+def test_the_icon_is_what_slicer_expects():
+    icon = sitk.ReadImage(str(ROOT / "CycleReg" / "Resources" / "Icons" / "CycleReg.png"))
+    assert icon.GetSize() == (128, 128)
+    # RGBA, clear at the corners and not everywhere.
+    alpha = sitk.GetArrayFromImage(icon)[..., 3]
+    assert alpha[0, 0] == alpha[-1, -1] == 0
+    assert alpha.max() == 255
+
+
 # ---------------------------------------------------------------------- choices
 
 
@@ -694,3 +715,44 @@ def test_the_logic_passes_every_argument_on(monkeypatch):
     assert {name: seen[name] for name in names if name != "movingNode"} == {
         name: name.upper() for name in names if name != "movingNode"
     }
+
+
+# ---------------------------------------------------------------------- with the real library
+
+
+def test_the_self_test_passes_without_the_application():
+    """What Slicer's own test runner runs, on slicer-core."""
+    run_python(
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import torch; torch.set_num_threads(2)\n"
+        "import CycleReg\n"
+        "from CycleRegLib.mrml import ensure_scene; ensure_scene()\n"
+        "CycleReg.CycleRegTest().runTest()\n",
+        str(MODULE.parent),
+    )
+
+
+def test_a_pair_is_registered_in_a_real_child_process(panel, tmp_path):
+    """From click to transform: a ball that was moved by 6 mm."""
+    import CycleReg
+
+    fixed = CycleReg.CycleRegTest._ball("Fixed", np.zeros(3))
+    moving = CycleReg.CycleRegTest._ball("Moving", np.array([6.0, 0.0, 0.0]))
+    panel.ui.fixedSelector.setCurrentNode(fixed)
+    panel.ui.movingSelector.setCurrentNode(moving)
+    panel.ui.deviceComboBox.setCurrentIndex(panel.ui.deviceComboBox.findData("cpu"))
+    panel.processFactory = None
+    seen = []
+    panel.ui.progressBar.valueChanged.connect(seen.append)
+    panel.ui.applyButton.click()
+    assert panel.running, panel.ui.statusLabel.text
+    assert host.process_events_until(lambda: not panel.running, 120.0)
+    assert panel.ui.statusLabel.text == "Done."
+    assert len(seen) > 3
+    assert seen == sorted(seen)
+    transform = panel.ui.outputTransformSelector.currentNode()
+    point = [0.0, 0.0, 0.0]
+    transform.GetTransformFromParent().TransformPoint((12.0, 0.0, 0.0), point)
+    assert point == pytest.approx((18.0, 0.0, 0.0), abs=1.5)
+    assert {"Folding", "Round trip, mean", "Time", "Device", "Method"} <= set(results_shown(panel))
+    assert list(tmp_path.iterdir()) == []
