@@ -331,8 +331,11 @@ class Anatomy:
     def _branches(self) -> None:
         """Small vessels that grow from the named ones, and those of lungs and mesentery."""
         portal = [b for tip in self.portal_tips for b in self._grow(tip, 3, self.liver)]
-        veins = [Tube(v.line[::4][:2][::-1], v.radii[::4][:2][::-1]) for v in self.hepatic_veins.values()]
-        hepatic = [b for tip in veins for b in self._grow(tip, 3, self.liver)]
+        hepatic = [
+            b
+            for vein in [*self.hepatic_veins.values(), self.inferior_vein]
+            for b in self._side_branches(vein, self.liver)
+        ]
         self.portal_branches, self.hepatic_branches = Union(portal), Union(hepatic)
         lung_roots = [
             Tube([(s * 60, y0, 130), (s * 66, y0 + 4, 112)], [4, 3.2]) for s in (-1, 1) for y0 in (-20, 10, 40)
@@ -354,17 +357,35 @@ class Anatomy:
         direction = end - parent.line[-2]
         direction = direction / np.linalg.norm(direction)
         radius = parent.radii[-1] * 0.8
+        if radius < 0.7:
+            return grown_tubes
         for _ in range(3 if generations == 3 else 2):
-            heading = direction + self._rng.normal(0, 0.55, 3)
-            heading /= np.linalg.norm(heading)
-            length = self._rng.uniform(14, 22) * (0.75 + 0.25 * generations / 3)
-            target = end + heading * length
-            middle = end + heading * length / 2 + self._rng.normal(0, 1.2, 3)
-            if inside.distance(target[:, None])[0] > -4 or radius < 0.7:
-                continue
-            child = Tube([end, middle, target], [radius, radius * 0.9, radius * 0.8], samples=2)
-            grown_tubes += [child, *self._grow(child, generations - 1, inside)]
+            for _attempt in range(4):
+                heading = direction + self._rng.normal(0, 0.6, 3)
+                heading /= np.linalg.norm(heading)
+                length = self._rng.uniform(12, 20) * (0.7 + 0.1 * generations)
+                target = end + heading * length
+                if inside.distance(target[:, None])[0] < -3:
+                    middle = end + heading * length / 2 + self._rng.normal(0, 1.2, 3)
+                    child = Tube([end, middle, target], [radius, radius * 0.9, radius * 0.8], samples=2)
+                    grown_tubes += [child, *self._grow(child, generations - 1, inside)]
+                    break
         return grown_tubes
+
+    def _side_branches(self, parent: Tube, inside: Shape) -> list[Tube]:
+        """Tributaries along a vessel, to random sides, with twigs of their own."""
+        result: list[Tube] = []
+        for i in range(1, len(parent.line) - 6, 2):
+            along = parent.line[i] - parent.line[i + 1]
+            sideways = np.cross(along, self._rng.normal(size=3))
+            sideways *= np.linalg.norm(along) / np.linalg.norm(sideways)
+            heading = 0.5 * along + sideways
+            target = parent.line[i] + heading * self._rng.uniform(10, 16) / np.linalg.norm(heading)
+            if inside.distance(target[:, None])[0] < -3:
+                radius = min(float(parent.radii[i]) * 0.6, 2.2)
+                branch = Tube([parent.line[i], target], [radius, radius * 0.85])
+                result += [branch, *self._grow(branch, 2, inside)]
+        return result
 
     # ------------------------------------------------------------------ landmarks
 
