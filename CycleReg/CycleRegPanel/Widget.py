@@ -12,7 +12,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
 from CycleRegLib.errors import CycleRegError
-from CycleRegLib.methods import list_methods
+from CycleRegLib.methods import get_method, list_methods
 
 from . import Environment, Results
 from .Exchange import Exchange
@@ -149,6 +149,7 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.advancedCollapsibleButton,
         ):
             section.enabled = not running
+        self.ui.methodComboBox.toolTip = get_method(parameters.method).summary
         self.ui.checkpointPathLineEdit.enabled = parameters.uses_checkpoint
         self.ui.checkpointLabel.enabled = parameters.uses_checkpoint
         self.ui.progressBar.visible = running

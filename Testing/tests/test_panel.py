@@ -309,6 +309,7 @@ class TestChoices:
         combo = panel.ui.methodComboBox
         assert [combo.itemData(i) for i in range(combo.count)] == [method.id for method in list_methods()]
         assert panel.parameters().method == DEFAULT_METHOD
+        assert combo.toolTip == list_methods()[0].summary
 
 
 # ---------------------------------------------------------------------- running
