@@ -49,6 +49,8 @@ from .slices import (
 NEAR_MM = 12.0
 _FAR_OPACITY = 0.28
 _MIN_ROUND_TRIP_MM = 0.05
+# Ends of the scale of the Jacobian determinant: from 1 / factor to factor.
+_JACOBIAN_FACTORS = (1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
 
 
 class Pictures(dict):
@@ -298,7 +300,8 @@ def _jacobians(pictures: Pictures, views: list[_View], windows: _Windows, field:
     found = [view.plane.take(determinant, nearest=True) for view in views]
     positive = np.concatenate([d[d > 0] for d in found])
     spread = float(np.percentile(np.abs(np.log2(positive)), 99.5)) if positive.size else 1.0
-    limit = min(nice_ceiling(max(spread, 0.1)), 4.0)
+    factor = next((f for f in _JACOBIAN_FACTORS if f >= 2.0**spread), _JACOBIAN_FACTORS[-1])
+    limit = float(np.log2(factor))
     for view, values in zip(views, found):
         plane = view.plane
         log = np.log2(np.maximum(values, 2.0**-8))
@@ -309,7 +312,7 @@ def _jacobians(pictures: Pictures, views: list[_View], windows: _Windows, field:
         # Whole voxels, undimmed: a single folded voxel must not vanish in interpolation.
         picture[plane.enlarge(values <= 0, nearest=True) > 0.5] = FOLDING
         pictures[f"jacobian-{plane.name}"] = to_uint8(picture)
-    ticks = tuple((i / 4, f"{2.0 ** (limit * (i / 2 - 1)):.3g}") for i in range(5))
+    ticks = ((0.0, f"{1 / factor:.3g}"), (0.5, "1"), (1.0, f"{factor:g}"))
     pictures.legends["jacobian"] = Legend(
         "Jacobian determinant", "", OVERLAY, ticks, ((FOLDING, "folding (determinant ≤ 0)"),)
     )

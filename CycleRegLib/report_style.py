@@ -41,17 +41,17 @@ code { font: .88em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
 .tile, .scroll, figure, dl.facts {
   background: var(--card); border: 1px solid var(--line); border-radius: 10px; box-shadow: var(--shadow);
 }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(196px, 1fr)); gap: 14px; margin: 24px 0 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 14px; margin: 24px 0 0; }
 .tile { padding: 14px 18px 13px; }
 .tile dt { color: var(--muted); font-size: .85rem; }
 .tile dd {
-  margin: .1em 0 0; font-size: 1.7rem; line-height: 1.2; font-weight: 600; letter-spacing: -.02em;
-  font-variant-numeric: tabular-nums; white-space: nowrap;
+  margin: .1em 0 0; font-size: 1.6rem; line-height: 1.2; font-weight: 600; letter-spacing: -.02em;
+  font-variant-numeric: tabular-nums;
 }
 .tile .unit { font-size: .9rem; font-weight: 400; color: var(--muted); letter-spacing: 0; }
-.tile .was { color: var(--muted); font-weight: 400; font-size: 1.25rem; }
+.tile .was { color: var(--muted); font-weight: 400; font-size: 1.1rem; white-space: nowrap; }
 .tile dd.sub {
-  font-size: .85rem; font-weight: 400; letter-spacing: 0; color: var(--muted); margin-top: .25em; white-space: normal;
+  font-size: .85rem; font-weight: 400; letter-spacing: 0; color: var(--muted); margin-top: .25em;
 }
 .warnings {
   background: var(--warn); border: 1px solid var(--warn-line); border-radius: 10px; padding: 10px 18px;
@@ -79,7 +79,7 @@ figcaption > p { margin: 0; flex: 1 1 560px; }
 .shot .b { bottom: 7px; left: 50%; transform: translateX(-50%); }
 .shot .tag {
   position: absolute; left: 7px; top: 7px; padding: 4px 7px; border-radius: 4px; background: #000000a8;
-  font-weight: 500;
+  font-weight: 600;
 }
 .legend { flex: 0 0 auto; font-size: .82rem; color: var(--muted); max-width: 100%; }
 .legend svg { display: block; max-width: 100%; height: auto; margin: -1px 0 4px; }

@@ -256,7 +256,9 @@ class TestOverlays:
         vectors = np.zeros((*grid.shape, 3))
         vectors[..., 0] = 0.15 * np.abs(points[..., 0])  # grows where x > 0, shrinks where x < 0
         image = blob(grid, np.zeros(3), 25.0)
-        picture = render_pictures(image, image, DisplacementField(vectors, grid))["jacobian-axial"].astype(int)
+        pictures = render_pictures(image, image, DisplacementField(vectors, grid))
+        picture = pictures["jacobian-axial"].astype(int)
+        assert pictures.legends["jacobian"].ticks == ((0.0, "0.8"), (0.5, "1"), (1.0, "1.25"))
         left, right = picture[:, :200].reshape(-1, 3).mean(0), picture[:, -200:].reshape(-1, 3).mean(0)
         assert left[2] > left[0] + 50  # shrinkage is blue
         assert right[0] > right[2] + 50  # growth is orange
