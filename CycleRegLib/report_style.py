@@ -99,7 +99,7 @@ th, td {
 }
 th:first-child, td:first-child { text-align: left; white-space: normal; padding-left: 18px; }
 tbody th { overflow-wrap: anywhere; font-weight: 400; }
-thead th { color: var(--muted); font-weight: 500; font-size: .82rem; vertical-align: bottom; }
+thead th { color: var(--muted); font-weight: 600; font-size: .82rem; vertical-align: bottom; }
 thead tr:first-child th[colspan] { border-bottom: 0; padding-bottom: 0; color: var(--text); }
 tbody:last-child tr:last-child > * { border-bottom: 0; }
 tbody + tbody tr:first-child > * { border-top: 1px solid var(--muted); }
