@@ -6,7 +6,7 @@ image) is NaN; :mod:`CycleRegLib.evaluation` turns that into ``None`` and a warn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import SimpleITK as sitk
 import torch
 
 from .geometry import Grid
+from .similarity import box_sum
 
 _SSIM_SIGMA = 1.5
 _SSIM_RADIUS = 5
@@ -254,7 +255,7 @@ def ssim(
         return float("nan")
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     total, count = 0.0, 0
-    for m in _local_moments(image, reference, mask, kernel):
+    for m in _local_moments(image, reference, mask, lambda v: _blur(v, kernel), _SSIM_RADIUS):
         value = (2 * m.mean_a * m.mean_b + c1) * (2 * m.cov + c2)
         value /= (m.mean_a**2 + m.mean_b**2 + c1) * (m.var_a + m.var_b + c2)
         total += float(value[m.inside].sum())
@@ -275,7 +276,9 @@ def lncc(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None, window: i
     if not all(ranges):
         return float("nan")
     total, count = 0.0, 0
-    for m in _local_moments(a / ranges[0], b / ranges[1], mask, np.ones(window)):
+    radius = window // 2
+    scaled = a / ranges[0], b / ranges[1]
+    for m in _local_moments(*scaled, mask, lambda v: box_sum(v[None, None], radius)[0, 0], radius):
         use = m.inside & (m.var_a > 1e-8) & (m.var_b > 1e-8)
         total += float((m.cov[use] ** 2 / (m.var_a[use] * m.var_b[use])).sum())
         count += int(use.sum())
@@ -294,12 +297,18 @@ class _Moments:
     inside: torch.Tensor
 
 
-def _local_moments(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None, kernel: np.ndarray) -> Iterator[_Moments]:
-    """Moments under a separable window, normalised by the weight inside array and mask, slab by slab along axis 0."""
+def _local_moments(
+    a: np.ndarray,
+    b: np.ndarray,
+    mask: np.ndarray | None,
+    window_sum: Callable[[torch.Tensor], torch.Tensor],
+    radius: int,
+) -> Iterator[_Moments]:
+    """Moments under a window, normalised by its weight inside array and mask, slab by slab along axis 0."""
     a, b = np.asarray(a, dtype=np.float32), np.asarray(b, dtype=np.float32)
     if not a.size:
         return
-    radius, length = len(kernel) // 2, a.shape[0]
+    length = a.shape[0]
     step = max(1, _SLAB_VOXELS // max(1, int(np.prod(a.shape[1:]))))
     # Double precision: in flat regions float32 leaves a variance of rounding errors.
     shift_a, shift_b = float(a.mean(dtype=np.float64)), float(b.mean(dtype=np.float64))
@@ -311,8 +320,8 @@ def _local_moments(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None, kernel
         weight = torch.from_numpy(inside).double()
         x = (torch.from_numpy(a[low:high]).double() - shift_a) * weight
         y = (torch.from_numpy(b[low:high]).double() - shift_b) * weight
-        norm = _blur(weight, kernel)[own].clamp_min(1e-12)
-        mx, my, xx, yy, xy = (_blur(v, kernel)[own] / norm for v in (x, y, x * x, y * y, x * y))
+        norm = window_sum(weight)[own].clamp_min(1e-12)
+        mx, my, xx, yy, xy = (window_sum(v)[own] / norm for v in (x, y, x * x, y * y, x * y))
         yield _Moments(
             mx + shift_a,
             my + shift_b,

@@ -346,6 +346,7 @@ class TestInputs:
         with pytest.raises(InputError, match="no segment in common"):
             pair.evaluate(fixed_segmentation=pair.fixed_segmentation, moving_segmentation=other)
 
+    @pytest.mark.filterwarnings("ignore:Segment:CycleRegLib.errors.CycleRegWarning")
     def test_tumor_that_leaves_the_fixed_image(self, pair: Pair) -> None:
         away = DisplacementField(np.full_like(pair.field.vectors, 60.0), pair.field.grid)
         with pytest.warns(CycleRegWarning, match="'Tumor 1' has no voxel in the warped image"):
@@ -360,6 +361,7 @@ class TestInputs:
         assert found.to_dict()["dice"]["Tumor 1"]["after"] == 0
         assert any("no voxel" in text for text in found.to_dict()["warnings"])
 
+    @pytest.mark.filterwarnings("ignore:Segment:CycleRegLib.errors.CycleRegWarning")
     def test_tumor_that_was_asked_for_and_is_empty(self, pair: Pair) -> None:
         array = sitk.GetArrayFromImage(pair.moving_segmentation.labels)
         array[array == 2] = 1

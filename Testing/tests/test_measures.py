@@ -7,13 +7,14 @@ import itertools
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from geometries import random_grid, seeds
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from CycleRegLib import measures
+from CycleRegLib import measures, similarity
 from CycleRegLib.fields import DisplacementField
 from CycleRegLib.geometry import Grid
 
@@ -237,6 +238,14 @@ class TestImages:
         mask = mask if masked else np.ones(a.shape, bool)
         each = [cov**2 / (va * vb) for _, _, va, vb, cov in windows(a, b, mask, 2, np.ones(5))]
         assert measures.lncc(a, b, mask if masked else None, window=5) == pytest.approx(np.mean(each), abs=1e-5)
+
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_lncc_agrees_with_the_one_that_is_optimised(self, masked: bool) -> None:
+        a, b, mask = (torch.from_numpy(v).double()[None, None] for v in smooth_pair((12, 13, 14), 9))
+        weight = mask if masked else None
+        expected = float(similarity.lncc(a, b, 4, weight, floor=1e-9))
+        found = measures.lncc(a[0, 0].numpy(), b[0, 0].numpy(), mask[0, 0].numpy() if masked else None, window=9)
+        assert found == pytest.approx(expected, abs=1e-5)
 
     def test_lncc_is_blind_to_gain_offset_and_sign(self) -> None:
         a, b, _ = smooth_pair((9, 10, 11), 2)
