@@ -58,14 +58,14 @@ class CycleRegTest(ScriptedLoadableModuleTest):
         self.test_known_shift()
 
     def test_known_shift(self) -> None:
-        """A ball that was moved by 6 mm comes back, and the transform says by how much."""
+        """A body that was moved by 6 mm comes back, and the transform says by how much."""
         import numpy as np
         import slicer
 
-        self.delayDisplay("Registering a ball that was moved by 6 mm")
+        self.delayDisplay("Registering a body that was moved by 6 mm")
         shift = np.array([6.0, 0.0, 0.0])  # RAS, mm
-        fixed = self._ball("Fixed", np.zeros(3))
-        moving = self._ball("Moving", shift)
+        fixed = self._body("Fixed", np.zeros(3))
+        moving = self._body("Moving", shift)
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "Moving to fixed")
         warped = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Warped")
 
@@ -80,8 +80,11 @@ class CycleRegTest(ScriptedLoadableModuleTest):
         self.delayDisplay("Test passed")
 
     @staticmethod
-    def _ball(name: str, center):
-        """A volume of 40 x 36 x 32 voxels of 2 mm with a ball of radius 14 mm about ``center`` (RAS, mm)."""
+    def _body(name: str, shift):
+        """A volume of 40 x 36 x 32 voxels of 2 mm with an ellipsoid that holds two balls, moved by ``shift`` (RAS, mm).
+
+        The balls differ in size and brightness, so that there is one way only to bring two such bodies together.
+        """
         import numpy as np
         import slicer
 
@@ -89,9 +92,15 @@ class CycleRegTest(ScriptedLoadableModuleTest):
         spacing = 2.0
         origin = [-0.5 * spacing * (n - 1) for n in size]
         z, y, x = np.meshgrid(*(np.arange(n) for n in reversed(size)), indexing="ij")
-        points = np.stack((x, y, z), axis=-1) * spacing + origin - center
-        distance = np.linalg.norm(points, axis=-1)
-        array = (200.0 / (1.0 + np.exp(distance - 14.0)) + 100.0 * np.exp(-((distance / 5.0) ** 2))).astype(np.float32)
+        points = np.stack((x, y, z), axis=-1) * spacing + origin - shift
+        array = np.zeros(points.shape[:3], np.float32)
+        for center, radii, brightness in (
+            ((0, 0, 0), (24, 19, 16), 100),
+            ((10, 4, -3), (6, 6, 6), 120),
+            ((-9, -6, 5), (4, 4, 4), 70),
+        ):
+            depth = (1 - np.linalg.norm((points - center) / radii, axis=-1)) * min(radii)
+            array += brightness / (1 + np.exp(-2 * depth))  # edges as soft as a scanner makes them
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
         node.SetOrigin(*origin)
         node.SetSpacing(spacing, spacing, spacing)

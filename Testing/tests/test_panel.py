@@ -734,11 +734,11 @@ def test_the_self_test_passes_without_the_application():
 
 
 def test_a_pair_is_registered_in_a_real_child_process(panel, tmp_path):
-    """From click to transform: a ball that was moved by 6 mm."""
+    """From click to transform: a body that was moved by 6 mm."""
     import CycleReg
 
-    fixed = CycleReg.CycleRegTest._ball("Fixed", np.zeros(3))
-    moving = CycleReg.CycleRegTest._ball("Moving", np.array([6.0, 0.0, 0.0]))
+    fixed = CycleReg.CycleRegTest._body("Fixed", np.zeros(3))
+    moving = CycleReg.CycleRegTest._body("Moving", np.array([6.0, 0.0, 0.0]))
     panel.ui.fixedSelector.setCurrentNode(fixed)
     panel.ui.movingSelector.setCurrentNode(moving)
     panel.ui.deviceComboBox.setCurrentIndex(panel.ui.deviceComboBox.findData("cpu"))
