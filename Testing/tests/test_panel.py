@@ -741,7 +741,8 @@ def test_a_pair_is_registered_in_a_real_child_process(panel, tmp_path):
     moving = CycleReg.CycleRegTest._body("Moving", np.array([6.0, 0.0, 0.0]))
     panel.ui.fixedSelector.setCurrentNode(fixed)
     panel.ui.movingSelector.setCurrentNode(moving)
-    panel.ui.deviceComboBox.setCurrentIndex(panel.ui.deviceComboBox.findData("cpu"))
+    for combo, choice in ((panel.ui.deviceComboBox, "cpu"), (panel.ui.affineComboBox, "none")):
+        combo.setCurrentIndex(combo.findData(choice))
     panel.processFactory = None
     seen = []
     panel.ui.progressBar.valueChanged.connect(seen.append)
