@@ -1,8 +1,40 @@
 """CycleReg's inference library: deformable registration of medical images, in both directions.
 
-Layers, lowest first: ``errors``, ``geometry``, ``images``; ``warp`` and ``fields``; ``similarity``, ``affine``,
-``optimize``, ``networks``; ``methods``, ``registration``; ``measures``, ``evaluation``; ``pictures``, ``report``;
-``cli``.  Only ``mrml`` imports slicer and vtk.
+>>> import SimpleITK as sitk, CycleRegLib                                          # doctest: +SKIP
+>>> result = CycleRegLib.register(CycleRegLib.read_image("portal.nrrd"), CycleRegLib.read_image("arterial.nrrd"))
+>>> sitk.WriteImage(result.warped, "arterial_on_portal.nrrd")                      # doctest: +SKIP
+
+Layers, lowest first: ``errors``, ``geometry``; ``warp``, ``fields``; ``images``, ``outputs``; ``similarity``,
+``affine``, ``working_grid``, ``optimize``; ``networks``, ``checkpoints``, ``methods``; ``registration``;
+``landmarks``, ``segmentations``, ``measures``, ``tumor``, ``evaluation``; ``pictures``, ``report``; ``cli``.
+``phantom`` makes the sample data.  Only ``mrml`` imports slicer and vtk.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+# Loaded on first use, so that the panel can open before PyTorch is installed.
+_PUBLIC = {
+    "register": "registration",
+    "RegistrationResult": "registration",
+    "evaluate": "evaluation",
+    "DisplacementField": "fields",
+    "Grid": "geometry",
+    "read_image": "images",
+    "read_transform": "images",
+    "read_landmarks": "landmarks",
+    "read_segmentation": "segmentations",
+    "list_methods": "methods",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

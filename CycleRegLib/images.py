@@ -283,9 +283,11 @@ def resample_to(
 ) -> sitk.Image:
     """The image on another grid, through a linear SimpleITK transform (deformation fields: ``DisplacementField.warp``).
 
+    ``interpolation`` is ``"linear"``, ``"nearest"`` or ``"cubic"`` (B-spline, which does not blur but overshoots).
     ``default`` fills what the image does not cover; its minimum when left out (0 for ``"nearest"``).
     """
-    kind = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor}[interpolation]
+    kinds = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor, "cubic": sitk.sitkBSpline3}
+    kind = kinds[interpolation]
     if default is None:
         default = 0.0 if interpolation == "nearest" else float(sitk.GetArrayViewFromImage(image).min())
     return sitk.Resample(image, grid.empty_image(), transform or sitk.Transform(3, sitk.sitkIdentity), kind, default)

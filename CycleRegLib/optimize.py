@@ -38,7 +38,8 @@ class Stage:
     rate
         Largest step length of the first step, in voxels of the level; it falls linearly to a tenth.
     sigma
-        Smoothing of the control grid in its own points (one point every second voxel of the level).
+        Smoothing of the control grid in its own points (one point every second voxel of the level), for images without
+        noise and for images whose local variance is a third noise; in between by the square root of that share.
     radius
         LNCC window radius in voxels; with ``blocks`` in blocks of two voxels.
     smoothness
@@ -49,7 +50,7 @@ class Stage:
     similarity: str
     steps: int
     rate: float
-    sigma: float
+    sigma: tuple[float, float]
     radius: int = 1
     blocks: bool = False
     smoothness: float = 0.1
@@ -60,11 +61,11 @@ class Settings:
     """All numbers of the pair optimisation; the defaults are measured in ``Testing/benchmarks``."""
 
     stages: tuple[Stage, ...] = (
-        Stage(level=2, similarity="mind", steps=60, rate=0.5, sigma=1.0),
-        Stage(level=1, similarity="lncc", steps=50, rate=0.3, sigma=1.5),
-        Stage(level=0, similarity="lncc", steps=14, rate=0.3, sigma=1.25, radius=1, blocks=True),
+        Stage(level=2, similarity="mind", steps=60, rate=0.5, sigma=(1.0, 1.0)),
+        Stage(level=1, similarity="lncc", steps=50, rate=0.3, sigma=(1.0, 2.0), radius=2),
+        Stage(level=0, similarity="lncc", steps=14, rate=0.3, sigma=(0.75, 2.0), blocks=True),
     )
-    round_trip: float = 0.03
+    round_trip: float = 0.1
     folding: float = 10.0
     # Determinants below this are pushed up during the optimisation, and mended at the end.
     least_determinant: float = 0.05
@@ -141,7 +142,8 @@ def _run_stage(
     shape = _control_shape(level)
     spacing = [2 * h for h in level.spacing_mm]
     voxel = min(level.spacing_mm)
-    blur = _Separable.blur(shape, [stage.sigma * voxel * 2 / h for h in spacing], start.device)
+    sigma = _sigma(stage, domain)
+    blur = _Separable.blur(shape, [sigma * voxel * 2 / h for h in spacing], start.device)
     similarity = _Similarity(domain, stage, settings)
     parameters = _Separable.resize(tuple(start.shape[2:]), shape, start.device)(start).requires_grad_()
     adam = torch.optim.Adam([parameters], lr=stage.rate * voxel, betas=(0.9, 0.99))
@@ -162,6 +164,12 @@ def _run_stage(
         adam.step()
     with torch.no_grad():
         return blur(parameters), float(loss.detach())
+
+
+def _sigma(stage: Stage, domain: WorkingGrid) -> float:
+    """Noise must be averaged out over more voxels, and detail below it cannot be found anyway."""
+    clean, noisy = stage.sigma
+    return clean + (noisy - clean) * min(1.0, (3 * domain.levels[0].noise_share) ** 0.5)
 
 
 class _Similarity:

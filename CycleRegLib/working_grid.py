@@ -17,9 +17,12 @@ from torch import Tensor
 from .fields import DisplacementField
 from .geometry import Grid
 from .images import resample_to
+from .similarity import box_sum
 
 # Levels are pooled by two up to this often, and the control grid is half of that again.
 _LEVELS = 2
+# What is brighter than this share of the range is taken for the object, not the background.
+_SHOWN = 0.1
 _MARGIN_MM = 12.0
 _MARGIN_VOXELS = 4
 
@@ -29,13 +32,15 @@ class PyramidLevel:
     """Both images at one resolution.  Batch index 0 belongs to the fixed image, 1 to the moving one.
 
     ``images`` (2, 1, d, h, w); ``valid`` (2, 1, d, h, w) is the share of each voxel inside the image and its mask;
-    ``spacing_mm`` per array axis; ``noise_variance`` (2, 1, 1, 1, 1).
+    ``spacing_mm`` per array axis; ``noise_variance`` (2, 1, 1, 1, 1); ``noise_share`` is the part of the typical local
+    variance that is noise, 0..1, the larger of both images.
     """
 
     images: Tensor
     valid: Tensor
     spacing_mm: tuple[float, ...]
     noise_variance: Tensor
+    noise_share: float
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,7 +103,8 @@ class WorkingGrid:
         smooth = image
         if max(s / o for s, o in zip(sigmas, own.spacing)) > 0.25:
             smooth = sitk.SmoothingRecursiveGaussian(image, [max(s, 1e-3 * o) for s, o in zip(sigmas, own.spacing)])
-        array = sitk.GetArrayFromImage(resample_to(smooth, self.grid, transform))
+        # Linear interpolation between voxels would blur, and unevenly so where the affine map turns.
+        array = sitk.GetArrayFromImage(resample_to(smooth, self.grid, transform, "cubic"))
         low, high = robust_range(sitk.GetArrayViewFromImage(image))
         array = np.clip(array, low, high)
         # Scaled to a range of about one, so that every threshold downstream is free of the image's unit.
@@ -122,7 +128,8 @@ class WorkingGrid:
         """Levels from fine to coarse; axes are pooled as ``_pooling_plan`` says."""
         spacing = np.array(self.grid.spacing[::-1])
         noise = torch.stack([noise_variance(images[i : i + 1], valid[i : i + 1]) for i in range(2)])
-        levels = [PyramidLevel(images, valid, tuple(spacing), noise.view(2, 1, 1, 1, 1))]
+        noise = noise.view(2, 1, 1, 1, 1)
+        levels = [PyramidLevel(images, valid, tuple(spacing), noise, noise_share(images, valid, noise))]
         for factors in self.pooling:
             # Averages over the valid voxels alone: what lies outside a mask must not leak in.
             weight = F.avg_pool3d(levels[-1].valid, factors)
@@ -131,7 +138,7 @@ class WorkingGrid:
             image = torch.where(weight > 1e-6, image, plain)
             spacing = spacing * np.array(factors)
             variance = levels[-1].noise_variance / float(np.prod(factors))
-            levels.append(PyramidLevel(image, weight, tuple(spacing), variance))
+            levels.append(PyramidLevel(image, weight, tuple(spacing), variance, noise_share(image, weight, variance)))
         return levels
 
     # ------------------------------------------------------------------ between normalised and millimetres
@@ -213,6 +220,23 @@ def noise_variance(image: Tensor, valid: Tensor) -> Tensor:
     return (deviation**2).clamp_min(1e-6)
 
 
+def noise_share(images: Tensor, valid: Tensor, variance: Tensor) -> float:
+    """Noise variance over the median variance in windows of three voxels, 0..1; the larger of both images.
+
+    Over what is brighter than a tenth of the range, so that background does not count.
+    """
+    count = box_sum(torch.ones_like(images[:1]), 1)
+    mean = box_sum(images, 1) / count
+    local = box_sum(images * images, 1) / count - mean * mean
+    shares = []
+    for i in range(2):
+        shown = local[i][(images[i] > _SHOWN) & (valid[i] > 0.99)]
+        shown = shown[:: max(1, shown.numel() // 200_000)]
+        median = float(shown.median()) if shown.numel() else 0.0
+        shares.append(min(1.0, float(variance[i]) / median) if median > 0 else 0.0)
+    return max(shares)
+
+
 def _interesting_box(fixed: sitk.Image, moving: sitk.Image, affine: sitk.Transform) -> tuple[np.ndarray, np.ndarray]:
     """Index bounds (x, y, z; low, high exclusive) on the fixed grid that hold what either image shows."""
     grid = Grid.of(fixed)
@@ -221,8 +245,7 @@ def _interesting_box(fixed: sitk.Image, moving: sitk.Image, affine: sitk.Transfo
     for image, transform in ((fixed, None), (moving, affine)):
         array = sitk.GetArrayFromImage(resample_to(image, coarse, transform))
         low, high = robust_range(array)
-        # The background is whatever value dominates the darkest tenth of the range.
-        shown |= array > low + 0.1 * (high - low)
+        shown |= array > low + _SHOWN * (high - low)
     if not shown.any():
         return np.zeros(3, int), np.array(grid.size)
     scale = np.array(grid.size) / np.array(coarse.size)
@@ -248,9 +271,10 @@ def _pyramid_grid(fixed: Grid, box: tuple[np.ndarray, np.ndarray], max_voxels: i
         working = np.maximum(working, finest * 1.05)
     block = 2 ** (_LEVELS + 1)
     size = [_halvable(e / w, block) for e, w in zip(extent, working)]
-    center = fixed.to_world((low + high - 1) / 2)
-    first = center - fixed.direction_matrix @ ((np.array(size) - 1) / 2 * working)
-    return Grid(tuple(size), tuple(working), tuple(first), fixed.direction)
+    # Voxel edges stay on voxel edges of the fixed image: at equal spacing nothing is interpolated, so nothing blurred.
+    before = np.floor((np.array(size) * working - extent) / 2 / spacing)
+    first = low - before - 0.5 + working / spacing / 2
+    return Grid(tuple(size), tuple(working), tuple(fixed.to_world(first)), fixed.direction)
 
 
 def _halvable(length: float, block: int) -> int:

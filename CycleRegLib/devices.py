@@ -1,0 +1,87 @@
+"""Which device computes, and what is done when its memory ends."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from .errors import InputError
+
+
+def available_devices() -> list[str]:
+    """Devices that can register, the best first: ``cuda:0``, …, ``mps`` where it can, ``cpu``."""
+    found = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available() and _can_sample("mps"):
+        found.append("mps")
+    return [*found, "cpu"]
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    ``auto`` is the first CUDA GPU, else the CPU.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown or the device is not there; the message says what is.
+    """
+    found = available_devices()
+    text = str(name).strip().lower()
+    if text == "auto":
+        return torch.device(found[0] if found[0].startswith("cuda") else "cpu")
+    if text == "cuda":
+        text = "cuda:0"
+    if text in found:
+        return torch.device(text)
+    there = f"Available here: {', '.join(found)}."
+    if text.startswith("cuda:") and text[5:].isdigit():
+        if not torch.cuda.is_available():
+            built = torch.version.cuda is not None
+            why = "no usable CUDA GPU was found" if built else "this PyTorch was built without CUDA"
+            raise InputError(f"The device {name} was asked for, but {why}. {there} Use --device auto or cpu.")
+        raise InputError(f"There is no device {name}. {there}")
+    if text == "mps":
+        raise InputError(f"The device mps cannot be used here: no Apple GPU that samples in 3D. {there}")
+    raise InputError(f"Unknown device '{name}'. Use auto, cpu, cuda, cuda:N or mps. {there}")
+
+
+def _can_sample(device: str) -> bool:
+    """Whether the device interpolates in 3D, forward and backward, which older MPS backends cannot."""
+    try:
+        volume = torch.zeros(1, 1, 2, 2, 2, device=device)
+        where = torch.zeros(1, 2, 2, 2, 3, device=device, requires_grad=True)
+        torch.nn.functional.grid_sample(volume, where, padding_mode="border", align_corners=False).sum().backward()
+    except (NotImplementedError, RuntimeError):
+        return False
+    return True
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on any device."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(
+        sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory", "bad allocation")
+    )
+
+
+def describe_device(device: torch.device) -> str:
+    """For summaries: ``cpu (2 threads)`` or ``cuda:0 (NVIDIA H200)``."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Peak resident memory of this process in MB (10^6 bytes), or of the GPU's allocator; None where unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows has no such module
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

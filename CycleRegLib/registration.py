@@ -1,0 +1,428 @@
+"""The main job: two images in, a displacement field in both directions, the warped image and its figures out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from .affine import register_affine
+from .checkpoints import Checkpoint, read_checkpoint
+from .devices import describe_device, is_out_of_memory, peak_memory_mb, resolve_device
+from .errors import CycleRegWarning, InputError, OutOfMemoryError
+from .fields import DisplacementField
+from .geometry import Grid
+from .images import check_intensity_image, check_mask, check_overlap, resample_to
+from .measures import JacobianStatistics, jacobian_statistics, lncc
+from .methods import DEFAULT_METHOD, Method, get_method
+from .networks.inference import predict_fields
+from .optimize import Settings, Stage, optimize_pair
+from .working_grid import WorkingGrid
+
+Progress = Callable[[str, float], None]
+AFFINE_MODES = ("auto", "none", "rigid", "affine")
+# Similarity before and after is measured on at most this many voxels.
+_SIMILARITY_VOXELS = 500_000
+# Each fallback after running out of memory works on this share of the voxels.
+_COARSER = 0.25
+
+
+@dataclass
+class RegistrationResult:
+    """What :func:`register` gives back.
+
+    Attributes
+    ----------
+    field
+        On the fixed grid, fixed to moving points, LPS mm: initial transform, affine stage and deformation in one.
+    inverse
+        On the moving grid, moving to fixed points.
+    warped
+        The moving image resampled once onto the fixed grid.
+    affine
+        (4, 4) matrix of the affine stage, LPS mm.
+    seconds
+        Wall time by stage, and ``total``.
+    similarity
+        Squared LNCC, window 9, 0..1, ``before`` and ``after``.
+    jacobian_statistics
+        Of the determinant on the fixed grid; ``folding_percent`` is the share of voxels where it is not positive.
+    roundtrip_mm
+        ``mean`` and ``p95`` of ``|u(x) + v(x + u(x))|`` over the voxels that land inside the moving image.
+    warnings
+        What the user should know, as shown.
+    """
+
+    fixed: sitk.Image
+    moving: sitk.Image
+    field: DisplacementField
+    inverse: DisplacementField
+    warped: sitk.Image
+    method: str
+    checkpoint: str | None
+    checkpoint_sha256: str | None
+    device: str
+    affine: np.ndarray
+    seconds: dict[str, float]
+    peak_memory_mb: float | None
+    similarity: dict[str, float]
+    jacobian_statistics: JacobianStatistics
+    roundtrip_mm: dict[str, float]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def folding_percent(self) -> float:
+        return self.jacobian_statistics.folding_percent
+
+    def jacobian(self) -> sitk.Image:
+        """Jacobian determinant on the fixed grid, no unit; 1 keeps volume, 0.5 halves it."""
+        return self.field.grid.image(self.field.jacobian_determinant())
+
+    def roundtrip_image(self) -> sitk.Image:
+        """Round-trip error on the fixed grid in mm; -1 where the voxel's partner lies outside the moving image."""
+        error = self.field.round_trip(self.inverse)
+        return self.field.grid.image(np.where(np.isnan(error), np.float32(-1), error))
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-ready figures, by the names of the command line's ``--json``."""
+        from . import __version__
+
+        return {
+            "method": self.method,
+            "checkpoint": self.checkpoint,
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "device": self.device,
+            "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
+            "peak_memory_mb": None if self.peak_memory_mb is None else round(self.peak_memory_mb, 1),
+            "similarity": dict(self.similarity, measure="squared LNCC, window 9"),
+            "folding_percent": self.folding_percent,
+            "jacobian": dataclasses.asdict(self.jacobian_statistics),
+            "roundtrip_mm": self.roundtrip_mm,
+            "affine_matrix_lps": np.round(self.affine, 6).tolist(),
+            "fixed_grid": self.field.grid.describe(),
+            "moving_grid": self.inverse.grid.describe(),
+            "versions": {
+                "cyclereg": __version__,
+                "torch": torch.__version__,
+                "simpleitk": sitk.Version_VersionString(),
+                "numpy": np.__version__,
+            },
+            "warnings": list(self.warnings),
+        }
+
+
+def register(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    method: str | None = None,
+    checkpoint: os.PathLike[str] | str | Checkpoint | None = None,
+    backward_checkpoint: os.PathLike[str] | str | None = None,
+    device: str = "auto",
+    initial_transform: sitk.Transform | None = None,
+    affine: str = "auto",
+    fixed_mask: sitk.Image | None = None,
+    moving_mask: sitk.Image | None = None,
+    refine_steps: int = 0,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> RegistrationResult:
+    """Register ``moving`` onto ``fixed``, in both directions.
+
+    Parameters
+    ----------
+    fixed, moving
+        3D scalar images of any spacing, origin and direction.
+    method
+        Id of :func:`CycleRegLib.methods.list_methods`; the pair optimisation when left out.
+    checkpoint, backward_checkpoint
+        Weights of a network method; the second only where both networks lie in files of their own.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    initial_transform
+        Fixed to moving points, LPS mm, linear or not.
+    affine
+        ``rigid``, ``affine``, ``none``; ``auto`` is ``affine``, or ``none`` after an initial transform that deforms.
+    fixed_mask, moving_mask
+        Non-zero voxels count; on any grid.
+    refine_steps
+        Steps of pair optimisation after a network; extra steps at the finest level for ``optimize``.
+    settings
+        Numbers of the pair optimisation.
+    progress
+        Called with (stage, fraction of the whole, 0..1); may raise :class:`~CycleRegLib.errors.Cancelled`.
+
+    Raises
+    ------
+    InputError
+        If anything given cannot be used; the message says what and how to mend it.
+    OutOfMemoryError
+        If memory ran out on every device and resolution that was tried.
+    """
+    began = time.perf_counter()
+    report = progress or (lambda stage, fraction: None)
+    report("check", 0.0)
+    chosen = get_method(method or DEFAULT_METHOD)
+    where = resolve_device(device)
+    if affine not in AFFINE_MODES:
+        raise InputError(f"Unknown affine stage '{affine}'. Use one of: {', '.join(AFFINE_MODES)}.")
+    if refine_steps < 0:
+        raise InputError(f"The number of refinement steps must not be negative; it is {refine_steps}.")
+    weights = _weights(chosen, checkpoint, backward_checkpoint)
+    fixed = check_intensity_image(fixed, "fixed image")
+    moving = check_intensity_image(moving, "moving image")
+    fixed_grid, moving_grid = Grid.of(fixed), Grid.of(moving)
+    if fixed_mask is not None:
+        fixed_mask = check_mask(fixed_mask, fixed_grid, "fixed mask")
+    if moving_mask is not None:
+        moving_mask = check_mask(moving_mask, moving_grid, "moving mask")
+    if initial_transform is not None:
+        check_overlap(fixed_grid, moving_grid, initial_transform, "after the initial transform")
+    elif affine == "none":
+        check_overlap(fixed_grid, moving_grid, None, "as they lie, and the affine stage is switched off")
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        seconds = {"check": time.perf_counter() - began}
+        clock = time.perf_counter()
+        matrix, start = _align(
+            fixed, moving, affine, fixed_mask, moving_mask, initial_transform, where,
+            lambda stage, f: report(stage, 0.02 + 0.18 * f),
+        )  # fmt: skip
+        seconds["affine"] = time.perf_counter() - clock
+        job = _Deformation(
+            fixed, moving, fixed_mask, moving_mask, matrix, start, chosen, weights, refine_steps, settings or Settings()
+        )
+        forward, backward, stages = job.run_with_fallbacks(where, lambda stage, f: report(stage, 0.2 + 0.65 * f))
+        seconds.update(stages)
+        report("measure", 0.86)
+        clock = time.perf_counter()
+        warped = forward.warp(moving)
+        report("measure", 0.9)
+        statistics = jacobian_statistics(forward.jacobian_determinant())
+        trip = forward.round_trip(backward)
+        seen = trip[~np.isnan(trip)]
+        report("measure", 0.95)
+        similarity = _similarity(fixed, moving, initial_transform, forward)
+        seconds["measure"] = time.perf_counter() - clock
+    messages = []
+    for item in caught:
+        if issubclass(item.category, CycleRegWarning):
+            messages.append(str(item.message))
+        warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
+    seconds["total"] = time.perf_counter() - began
+    report("done", 1.0)
+    return RegistrationResult(
+        fixed=fixed,
+        moving=moving,
+        field=forward,
+        inverse=backward,
+        warped=warped,
+        method=chosen.id,
+        checkpoint=str(weights.path) if weights else None,
+        checkpoint_sha256=weights.sha256 if weights else None,
+        device=describe_device(job.device_used or where),
+        affine=matrix,
+        seconds=seconds,
+        peak_memory_mb=peak_memory_mb(job.device_used or where),
+        similarity=similarity,
+        jacobian_statistics=statistics,
+        roundtrip_mm={
+            "mean": float(seen.mean()) if seen.size else float("nan"),
+            "p95": float(np.percentile(seen, 95)) if seen.size else float("nan"),
+        },
+        warnings=messages,
+    )
+
+
+def _weights(
+    method: Method,
+    checkpoint: os.PathLike[str] | str | Checkpoint | None,
+    backward: os.PathLike[str] | str | None,
+) -> Checkpoint | None:
+    if not method.needs_checkpoint:
+        if checkpoint is not None:
+            raise InputError(
+                f"The method {method.id} uses no checkpoint, but one was given. Leave it out or choose the network "
+                "method that it belongs to."
+            )
+        return None
+    if checkpoint is None:
+        raise InputError(
+            f"The method {method.id} needs trained weights: give --checkpoint FILE (.safetensors, .pth or .pt). "
+            f"Without weights, use --method {DEFAULT_METHOD}, which needs none."
+        )
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    return read_checkpoint(checkpoint, method=method.id, backward=backward)
+
+
+def _align(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    mode: str,
+    fixed_mask: sitk.Image | None,
+    moving_mask: sitk.Image | None,
+    initial: sitk.Transform | None,
+    device: torch.device,
+    progress: Progress,
+) -> tuple[np.ndarray, tuple[DisplacementField, DisplacementField] | None]:
+    """The affine map, and both fields of an initial transform that deforms (None when it is linear or absent)."""
+    start = None
+    first = np.eye(4)
+    if initial is not None:
+        whole = DisplacementField.from_transform(initial, Grid.of(fixed))
+        first = whole.fit_affine()
+        if not initial.IsLinear():
+            if mode in ("rigid", "affine"):
+                warnings.warn(
+                    f"The initial transform deforms; with --affine {mode} only its affine part is used.",
+                    CycleRegWarning,
+                    stacklevel=3,
+                )
+            else:
+                back = whole.inverse(Grid.of(moving))
+                if not back.residual_mean_mm < 1.0:
+                    warnings.warn(
+                        f"The initial transform is not invertible (mean residual {back.residual_mean_mm:.1f} mm); the "
+                        "start of the backward direction is rough.",
+                        CycleRegWarning,
+                        stacklevel=3,
+                    )
+                start = whole, back.field
+    if mode == "none" or (mode == "auto" and start is not None):
+        progress("affine", 1.0)
+        return first, start
+    found = register_affine(
+        fixed, moving, "affine" if mode == "auto" else mode, fixed_mask, moving_mask, initial, progress, str(device)
+    )
+    return found.matrix, None
+
+
+@dataclass
+class _Deformation:
+    """The deformable part of a registration, repeatable at lower resolution and on another device."""
+
+    fixed: sitk.Image
+    moving: sitk.Image
+    fixed_mask: sitk.Image | None
+    moving_mask: sitk.Image | None
+    matrix: np.ndarray
+    start: tuple[DisplacementField, DisplacementField] | None
+    method: Method
+    weights: Checkpoint | None
+    refine_steps: int
+    settings: Settings
+    device_used: torch.device | None = None
+
+    def run_with_fallbacks(
+        self, device: torch.device, progress: Progress
+    ) -> tuple[DisplacementField, DisplacementField, dict[str, float]]:
+        """Run; when memory ends, again on a coarser grid, then on the CPU.
+
+        Raises
+        ------
+        OutOfMemoryError
+            When nothing is left to try.
+        """
+        devices = [device] if device.type == "cpu" else [device, torch.device("cpu")]
+        attempts = [(d, share) for d in devices for share in (1.0, _COARSER)]
+        for number, (where, share) in enumerate(attempts):
+            if where.type == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats(where)
+            try:
+                result = self._run(where, share, progress)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if number + 1 == len(attempts):
+                    raise OutOfMemoryError(
+                        f"Memory ran out on every device and resolution tried, {describe_device(where)} last. "
+                        "Close other programs, crop the images, or resample them to larger voxels."
+                    ) from error
+                following, part = attempts[number + 1]
+                how = f"on {following}" if following != where else f"with {part:.0%} of the voxels"
+                warnings.warn(
+                    f"Memory ran out on {describe_device(where)}; trying again {how}.", CycleRegWarning, stacklevel=2
+                )
+            else:
+                self.device_used = where
+                return result
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _run(
+        self, device: torch.device, share: float, progress: Progress
+    ) -> tuple[DisplacementField, DisplacementField, dict[str, float]]:
+        seconds: dict[str, float] = {}
+        start, settings = self.start, self.settings
+        portion = 1.0
+        if self.method.network:
+            clock = time.perf_counter()
+            portion = 0.5 if self.refine_steps else 1.0
+            start = predict_fields(
+                self.weights, self.fixed, self.moving, self.matrix, device,
+                lambda stage, f: progress(stage, f * portion),
+                max_voxels=None if share == 1.0 else int(share * np.prod(self.fixed.GetSize())),
+            )  # fmt: skip
+            seconds["network"] = time.perf_counter() - clock
+            if not self.refine_steps:
+                return (*start, seconds)
+            settings = dataclasses.replace(settings, stages=_refinement(settings, self.refine_steps))
+        elif self.refine_steps:
+            *coarse, finest = settings.stages
+            finest = dataclasses.replace(finest, steps=finest.steps + self.refine_steps)
+            settings = dataclasses.replace(settings, stages=(*coarse, finest))
+        elif start is not None:
+            # A field that was found before is refined, not searched for from afar.
+            settings = dataclasses.replace(settings, stages=settings.stages[1:])
+        clock = time.perf_counter()
+        before = 1.0 - portion
+        progress("optimize", before)
+        domain = WorkingGrid(
+            self.fixed, self.moving, self.matrix, self.fixed_mask, self.moving_mask,
+            int(settings.max_voxels * share), device,
+        )  # fmt: skip
+        forward, backward, _ = optimize_pair(
+            domain, settings, start, lambda stage, f: progress(stage, before + portion * f)
+        )
+        seconds["optimize"] = time.perf_counter() - clock
+        return forward, backward, seconds
+
+
+def _refinement(settings: Settings, steps: int) -> tuple[Stage, ...]:
+    """``steps`` shared by the LNCC stages in the proportions of the settings; at least one at the finest."""
+    stages = [s for s in settings.stages if s.similarity == "lncc"]
+    whole = sum(s.steps for s in stages)
+    counts = [int(steps * s.steps / whole) for s in stages]
+    counts[-1] += steps - sum(counts)
+    return tuple(dataclasses.replace(s, steps=n) for s, n in zip(stages, counts) if n)
+
+
+def _similarity(
+    fixed: sitk.Image, moving: sitk.Image, initial: sitk.Transform | None, forward: DisplacementField
+) -> dict[str, float]:
+    """Squared LNCC before (under the initial transform) and after, over voxels that see the moving image both times."""
+    grid = Grid.of(fixed)
+    shrink = min(1.0, (_SIMILARITY_VOXELS / np.prod(grid.size)) ** (1 / 3))
+    if shrink < 1.0:
+        grid = grid.with_size([max(4, round(s * shrink)) for s in grid.size])
+        forward = forward.resampled(grid)
+    reference = sitk.GetArrayFromImage(resample_to(fixed, grid))
+    low = float(sitk.GetArrayViewFromImage(moving).min())
+    outside = low - 1e6
+    before = sitk.GetArrayFromImage(resample_to(moving, grid, initial, default=outside))
+    after = sitk.GetArrayFromImage(forward.warp(moving, default=outside))
+    seen = (before > outside / 2 + low / 2) & (after > outside / 2 + low / 2)
+    if not seen.any():
+        seen = after > outside / 2 + low / 2
+        before = np.where(before > outside / 2 + low / 2, before, low)
+    before, after = np.where(seen, before, low), np.where(seen, after, low)
+    return {"before": lncc(reference, before, seen), "after": lncc(reference, after, seen)}
