@@ -219,7 +219,8 @@ def ct_pair(
       by a Gaussian of 4 mm.
     * moving = CT.  White Gaussian noise of ``noise_hu`` on both, drawn independently.
     * landmarks: up to 6 random voxels of every label ("organ") and 300 random voxels of the body ("body": above
-      -300 HU, eroded by 2 voxels, true position at least 5 mm inside the moving image).
+      -300 HU, eroded by 2 voxels).  All lie at least 5 mm inside both images: what leaves a cut end of the scan
+      has no counterpart to be found.
     """
     moving = sitk.ReadImage(str(ct_path), sitk.sitkFloat32)
     moving_labels = sitk.ReadImage(str(labels_path), sitk.sitkUInt16)
@@ -228,6 +229,7 @@ def ct_pair(
         raise ValueError("the labels do not lie on the CT's grid")
     ct = np.maximum(sitk.GetArrayFromImage(moving), -1024)
     labels = sitk.GetArrayFromImage(moving_labels)
+    moving_labels = grid.image(labels)  # without the NIfTI header's entries, which other formats cannot hold
 
     field = random_field(
         grid,
@@ -258,13 +260,13 @@ def ct_pair(
     points = grid.points()
     targets = points + field
     label_array = sitk.GetArrayFromImage(fixed_labels)
-    known = _inside(targets, grid, 0.0)
+    known = _inside(points, grid, 5.0) & _inside(targets, grid, 5.0)
     chosen: list[tuple[np.ndarray, str]] = []
     for label in np.unique(label_array)[1:]:
         candidates = np.flatnonzero((label_array == label) & known)
         if len(candidates):
             chosen.append((rng.choice(candidates, min(6, len(candidates)), replace=False), "organ"))
-    candidates = np.flatnonzero(_body(clean, erode=2) & _inside(targets, grid, 5.0))
+    candidates = np.flatnonzero(_body(clean, erode=2) & known)
     chosen.append((rng.choice(candidates, 300, replace=False), "body"))
     index = np.concatenate([c for c, _ in chosen])
     return Pair(
