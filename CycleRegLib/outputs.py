@@ -40,16 +40,27 @@ class OutputTransaction:
             raise InputError(f"Cannot write {path}: it is a folder. Give the name of a file.")
         if final.exists() and not os.access(final, os.W_OK):
             raise InputError(f"Cannot write {path}: the file exists and is write-protected.")
-        if folder not in self._folders:
-            try:
-                self._folders[folder] = Path(tempfile.mkdtemp(prefix=".cyclereg-", dir=folder))
-            except OSError as error:
-                raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error
+        self.probe(folder)
         if any(final == claimed for claimed, _ in self._staged):
             raise InputError(f"Two outputs have the same path {path}. Give each its own.")
         staged = self._folders[folder] / final.name
         self._staged.append((final, staged))
         return final
+
+    def probe(self, folder: Path) -> None:
+        """Check that files can be made in ``folder``.
+
+        Raises
+        ------
+        InputError
+            If not.
+        """
+        if folder in self._folders:
+            return
+        try:
+            self._folders[folder] = Path(tempfile.mkdtemp(prefix=".cyclereg-", dir=folder))
+        except OSError as error:
+            raise InputError(f"Cannot write into {folder}: {error.strerror or error}.") from error
 
     def path(self, path: os.PathLike[str] | str) -> Path:
         """Where to write the content of ``path`` for now; claims it if that was not done before."""

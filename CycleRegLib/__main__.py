@@ -1,0 +1,8 @@
+"""``python -m CycleRegLib`` is ``cyclereg``; Slicer's PythonSlicer runs it so."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

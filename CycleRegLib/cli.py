@@ -1,0 +1,210 @@
+"""The command line ``cyclereg``: arguments, exit statuses, and errors of one line.  The work is in ``commands``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+# Threads that wait by spinning stall each other when the machine is busy with anything else; must precede torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from .errors import Cancelled, CycleRegError, CycleRegWarning, InputError
+from .progress import STYLES
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage errors in one line, as every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message[:1].upper()}{message[1:]}. See {self.prog} --help.")
+
+
+def add_register_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``cyclereg register``; the headless runner in Slicer takes the same."""
+    images = parser.add_argument_group("images (NRRD, NIfTI, MetaImage or a DICOM folder)")
+    images.add_argument("--fixed", required=True, metavar="F", help="image that stays; the result lies on its grid")
+    images.add_argument("--moving", required=True, metavar="M", help="image that is brought onto the fixed one")
+    images.add_argument("--fixed-mask", metavar="FM", help="where the fixed image counts (non-zero), on any grid")
+    images.add_argument("--moving-mask", metavar="MM", help="where the moving image counts (non-zero), on any grid")
+    how = parser.add_argument_group("method")
+    how.add_argument("--method", metavar="ID", help="see 'cyclereg methods'; the best that ships when left out")
+    how.add_argument("--checkpoint", metavar="FILE", help="weights of a network method (.safetensors, .pth, .pt)")
+    how.add_argument(
+        "--backward-checkpoint",
+        metavar="FILE",
+        help="weights of the second network, if they are in a file of their own",
+    )
+    how.add_argument("--device", default="auto", metavar="D", help="auto (default), cpu, cuda, cuda:N or mps")
+    how.add_argument(
+        "--initial-transform", metavar="T", help="where to start, fixed to moving points (.h5 .tfm .nrrd .nii.gz .mha)"
+    )
+    how.add_argument(
+        "--affine",
+        default="auto",
+        choices=("auto", "none", "rigid", "affine"),
+        help="alignment before the deformation; auto is affine, or none after an initial transform that deforms",
+    )
+    how.add_argument(
+        "--refine-steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="steps of pair optimisation after a network (default 0)",
+    )
+    out = parser.add_argument_group("outputs (they appear whole or not at all)")
+    out.add_argument("--output-transform", metavar="T", help="displacement field, fixed to moving points, LPS mm")
+    out.add_argument("--output-inverse-transform", metavar="TI", help="the other direction, on the moving grid")
+    out.add_argument("--output-volume", metavar="W", help="moving image resampled onto the fixed grid")
+    out.add_argument("--output-jacobian", metavar="J", help="Jacobian determinant image; <= 0 is folding")
+    out.add_argument("--output-roundtrip", metavar="E", help="round-trip error image, mm; -1 outside the moving image")
+    out.add_argument("--json", metavar="SUMMARY", help="figures of the run")
+    out.add_argument("--report", metavar="DIR", help="folder for report.html with pictures")
+    parser.add_argument("--progress", default="bar", choices=STYLES, help="how progress is shown (default bar)")
+
+
+def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
+    """Landmarks and segmentations to measure with."""
+    group = parser.add_argument_group("known anatomy to measure with")
+    for side in ("fixed", "moving"):
+        group.add_argument(
+            f"--{side}-landmarks", metavar="FILE", help=f"landmarks in the {side} image (.mrk.json, .fcsv, .csv)"
+        )
+        group.add_argument(
+            f"--{side}-segmentation", metavar="FILE", help=f"segments of the {side} image (.seg.nrrd or label image)"
+        )
+    group.add_argument(
+        "--tumor-segment", metavar="NAME", help="segment measured as the tumour; by default the one called so"
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    from . import __version__
+
+    parser = _Parser(prog="cyclereg", description="Deformable registration of medical images, in both directions.")
+    parser.add_argument("--version", action="version", version=f"cyclereg {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands.required = True
+
+    register = commands.add_parser("register", help="register a moving image onto a fixed one")
+    add_register_arguments(register)
+
+    evaluate = commands.add_parser("evaluate", help="measure a registration: TRE, tumour, overlap, folding")
+    evaluate.add_argument("--fixed", required=True, metavar="F")
+    evaluate.add_argument("--moving", required=True, metavar="M")
+    evaluate.add_argument("--transform", required=True, metavar="T", help="fixed to moving points")
+    evaluate.add_argument("--inverse-transform", metavar="TI", help="for the round trip")
+    evaluate.add_argument("--initial-transform", metavar="T0", help="what counts as 'before'; the identity otherwise")
+    evaluate.add_argument("--mask", metavar="FM", help="region of the fixed image that image measures are taken over")
+    add_measure_arguments(evaluate)
+    evaluate.add_argument("--json", metavar="OUT")
+    evaluate.add_argument("--csv", metavar="OUT")
+    evaluate.add_argument("--report", metavar="DIR", help="folder for report.html with pictures")
+    evaluate.add_argument("--progress", default="none", choices=STYLES)
+
+    commands.add_parser("methods", help="list the registration methods")
+
+    checkpoint = commands.add_parser("checkpoint", help="look into or convert trained weights")
+    actions = checkpoint.add_subparsers(dest="action", metavar="ACTION", parser_class=_Parser)
+    actions.required = True
+    info = actions.add_parser("info", help="what a checkpoint is")
+    info.add_argument("file")
+    info.add_argument("--json", action="store_true", help="print JSON instead of text")
+    convert = actions.add_parser("convert", help="a published state dict to .safetensors with metadata")
+    convert.add_argument("source")
+    convert.add_argument("output")
+    convert.add_argument("--method", metavar="ID")
+    convert.add_argument("--backward", metavar="FILE", help="weights of the second network")
+    convert.add_argument(
+        "--published", metavar="NAME", help="a published checkpoint whose grid and intensities are known"
+    )
+    convert.add_argument("--normalisation", metavar="N", help="none, unit, max, percentile[:lo,hi] or window:lo,hi")
+    convert.add_argument("--grid-size", type=int, nargs=3, metavar=("X", "Y", "Z"), help="voxels of the training grid")
+    convert.add_argument("--grid-spacing", type=float, nargs=3, metavar=("X", "Y", "Z"), help="mm")
+    convert.add_argument(
+        "--grid-orientation", metavar="CODE", help="directions of the training axes, such as LPS or AIL"
+    )
+    convert.add_argument("--licence", metavar="TEXT")
+
+    sample = commands.add_parser("sample", help="write the sample pair: a two-phase abdomen with a known answer")
+    sample.add_argument("--output", required=True, metavar="DIR")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--scale", type=float, default=1.0, help="voxels this many times larger (default 1)")
+
+    demo = commands.add_parser("demo", help="register and measure the sample pair, with pictures, report and scene")
+    demo.add_argument("--output", required=True, metavar="DIR")
+    demo.add_argument("--device", default="auto", metavar="D")
+    demo.add_argument(
+        "--scale", type=float, default=1.0, help="voxels of the sample this many times larger (default 1)"
+    )
+    demo.add_argument("--progress", default="bar", choices=STYLES)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (0, 2 wrong input, 3 out of memory, 130 cancelled)."""
+    return run(lambda: _dispatch(build_parser().parse_args(arguments)))
+
+
+def run(work: Any) -> int:
+    """Call ``work`` with the manners of the command line: one line per warning and error, no traceback, a status."""
+    with warnings.catch_warnings(), _stoppable():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", CycleRegWarning)
+        warnings.showwarning = _show_warning
+        try:
+            work()
+        except CycleRegError as error:
+            print(f"cyclereg: error: {error}", file=sys.stderr)
+            return error.exit_status
+        except KeyboardInterrupt:
+            print(f"cyclereg: error: {Cancelled()}", file=sys.stderr)
+            return Cancelled.exit_status
+        except BrokenPipeError:
+            # The reader of our output is gone (as with `| head`); nobody is left to tell.
+            sys.stderr.close()
+            return 0
+        except MemoryError:
+            print("cyclereg: error: Memory ran out. Close other programs or crop the images.", file=sys.stderr)
+            return 3
+    return 0
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """A polite kill (SIGTERM) cancels as Ctrl-C does: outputs that were begun are removed."""
+
+    def stop(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: the host handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"cyclereg: warning: {message}", file=sys.stderr)
+
+
+def _dispatch(arguments: argparse.Namespace) -> None:
+    # Imported here, so that --help and usage errors need not wait for torch.
+    from . import commands
+
+    name = arguments.command if arguments.command != "checkpoint" else f"checkpoint_{arguments.action}"
+    getattr(commands, name)(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""What the commands of :mod:`CycleRegLib.cli` do, one function each, named after them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import checkpoints
+from .errors import InputError
+from .evaluation import evaluate as evaluate_registration
+from .fields import DisplacementField
+from .geometry import Grid
+from .images import (
+    FIELD_SUFFIXES,
+    IMAGE_SUFFIXES,
+    check_output_suffix,
+    read_image,
+    read_label_image,
+    read_transform,
+    write_image,
+    write_transform,
+)
+from .landmarks import read_landmarks
+from .methods import list_methods
+from .outputs import OutputTransaction
+from .phantom import write_sample
+from .pictures import render_pictures
+from .progress import make_progress
+from .registration import register as register_images
+from .report import write_report
+from .segmentations import read_segmentation
+
+_WRITTEN_TRANSFORMS = (".h5", ".tfm", *FIELD_SUFFIXES)
+
+
+def register(arguments: argparse.Namespace) -> None:
+    """``cyclereg register``: files in, files out."""
+    wanted = {
+        "transform": arguments.output_transform,
+        "inverse transform": arguments.output_inverse_transform,
+        "volume": arguments.output_volume,
+        "jacobian": arguments.output_jacobian,
+        "roundtrip": arguments.output_roundtrip,
+    }
+    if not any([*wanted.values(), arguments.json, arguments.report]):
+        raise InputError(
+            "No output was asked for. Give at least one of --output-transform, --output-inverse-transform, "
+            "--output-volume, --output-jacobian, --output-roundtrip, --json, --report."
+        )
+    with OutputTransaction() as out:
+        for what, path in wanted.items():
+            if path is not None:
+                check_output_suffix(
+                    path, _WRITTEN_TRANSFORMS if "transform" in what else IMAGE_SUFFIXES, f"output {what}"
+                )
+                out.claim(path)
+        if arguments.json is not None:
+            out.claim(arguments.json)
+        _check_report_folder(arguments.report)
+        fixed = read_image(arguments.fixed, "fixed")
+        moving = read_image(arguments.moving, "moving")
+        masks = {
+            f"{side}_mask": read_label_image(path, f"{side} mask")
+            for side, path in (("fixed", arguments.fixed_mask), ("moving", arguments.moving_mask))
+            if path is not None
+        }
+        initial = None
+        if arguments.initial_transform is not None:
+            initial = read_transform(arguments.initial_transform, "initial transform")
+        progress = make_progress(arguments.progress)
+        result = register_images(
+            fixed,
+            moving,
+            method=arguments.method,
+            checkpoint=arguments.checkpoint,
+            backward_checkpoint=arguments.backward_checkpoint,
+            device=arguments.device,
+            initial_transform=initial,
+            affine=arguments.affine,
+            refine_steps=arguments.refine_steps,
+            progress=progress,
+            **masks,
+        )
+        summary = {**result.summary(), **_provenance(arguments)}
+        contents = {
+            "transform": lambda: result.field,
+            "inverse transform": lambda: result.inverse,
+            "volume": lambda: result.warped,
+            "jacobian": result.jacobian,
+            "roundtrip": result.roundtrip_image,
+        }
+        for what, path in wanted.items():
+            if path is not None:
+                (write_transform if "transform" in what else write_image)(contents[what](), out.path(path))
+        if arguments.json is not None:
+            write_json(summary, out.path(arguments.json))
+        if arguments.report is not None:
+            pictures = render_pictures(
+                fixed, moving, result.field, result.warped, inverse=result.inverse, initial=initial
+            )
+            write_report(arguments.report, summary, None, pictures)
+    if arguments.progress == "json":
+        print(json.dumps({"done": True, "seconds": summary["seconds"]["total"]}), flush=True)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """``cyclereg evaluate``: measure a registration that is on disk; the table goes to stdout."""
+    with OutputTransaction() as out:
+        for path in (arguments.json, arguments.csv):
+            if path is not None:
+                out.claim(path)
+        _check_report_folder(arguments.report)
+        for kind in ("landmarks", "segmentation"):
+            if (getattr(arguments, f"fixed_{kind}") is None) != (getattr(arguments, f"moving_{kind}") is None):
+                raise InputError(f"Give --fixed-{kind} and --moving-{kind}, or neither.")
+        fixed, moving = read_image(arguments.fixed, "fixed"), read_image(arguments.moving, "moving")
+        field = DisplacementField.from_transform(read_transform(arguments.transform), Grid.of(fixed))
+        inverse = initial = None
+        if arguments.inverse_transform is not None:
+            back = read_transform(arguments.inverse_transform, "inverse transform")
+            inverse = DisplacementField.from_transform(back, Grid.of(moving))
+        if arguments.initial_transform is not None:
+            initial = read_transform(arguments.initial_transform, "initial transform")
+        known: dict[str, Any] = {}
+        for side in ("fixed", "moving"):
+            for kind, read in (("landmarks", read_landmarks), ("segmentation", read_segmentation)):
+                path = getattr(arguments, f"{side}_{kind}")
+                if path is not None:
+                    known[f"{side}_{kind}"] = read(path)
+        mask = None if arguments.mask is None else read_label_image(arguments.mask)
+        result = evaluate_registration(
+            fixed,
+            moving,
+            field,
+            inverse,
+            tumor_label=arguments.tumor_segment,
+            mask=mask,
+            initial=initial,
+            progress=make_progress(arguments.progress),
+            **known,
+        )
+        if arguments.json is not None:
+            write_json({**result.to_dict(), **_provenance(arguments)}, out.path(arguments.json))
+        if arguments.csv is not None:
+            result.write_csv(out.path(arguments.csv))
+        if arguments.report is not None:
+            if result.landmarks is not None:
+                known.update(fixed_landmarks=result.landmarks.fixed, moving_landmarks=result.landmarks.moving)
+            pictures = render_pictures(fixed, moving, field, inverse=inverse, initial=initial, **known)
+            write_report(arguments.report, _provenance(arguments), result.to_dict(), pictures)
+    print(result.format_table(details=True))
+
+
+def methods(arguments: argparse.Namespace) -> None:
+    """``cyclereg methods``: the registry as a table."""
+    for method in list_methods():
+        needs = "needs --checkpoint" if method.needs_checkpoint else "no training"
+        print(f"{method.id:<14} {method.title} ({needs})\n{'':14} {method.summary}\n{'':14} {method.paper}")
+
+
+def checkpoint_info(arguments: argparse.Namespace) -> None:
+    """``cyclereg checkpoint info FILE``."""
+    found = checkpoints.read_checkpoint(arguments.file)
+    print(json.dumps(checkpoints.describe(found), indent=2) if arguments.json else checkpoints.describe_text(found))
+
+
+def checkpoint_convert(arguments: argparse.Namespace) -> None:
+    """``cyclereg checkpoint convert SOURCE OUTPUT``."""
+    grid = {
+        key: value
+        for key, value in (
+            ("size", arguments.grid_size),
+            ("spacing", arguments.grid_spacing),
+            ("orientation", arguments.grid_orientation),
+        )
+        if value is not None
+    }
+    written = checkpoints.convert(
+        arguments.source,
+        arguments.output,
+        method=arguments.method,
+        backward=arguments.backward,
+        published=arguments.published,
+        normalisation=arguments.normalisation,
+        grid=grid or None,
+        licence=arguments.licence,
+    )
+    print(checkpoints.describe_text(written))
+
+
+def sample(arguments: argparse.Namespace) -> None:
+    """``cyclereg sample --output DIR``: the two-phase abdomen on disk."""
+    folder = make_folder(arguments.output, "sample data")
+    for name, path in write_sample(folder, seed=arguments.seed, scale=arguments.scale).items():
+        print(f"{name.replace('_', ' '):<20} {path}")
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    """``cyclereg demo --output DIR``; see :mod:`CycleRegLib.demo`."""
+    from .demo import run_demo
+
+    run_demo(
+        make_folder(arguments.output, "demo"), arguments.device, arguments.scale, make_progress(arguments.progress)
+    )
+
+
+def make_folder(path: str | Path, what: str) -> Path:
+    """The folder, made if its parent exists.
+
+    Raises
+    ------
+    InputError
+        If it cannot be made or is a file.
+    """
+    folder = Path(path).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"Cannot write the {what} into {folder}: it is a file. Give the name of a folder.")
+    if not folder.parent.is_dir():
+        raise InputError(f"Cannot write the {what} into {folder}: the folder {folder.parent} does not exist.")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot make the folder {folder}: {error.strerror or error}.") from error
+    return folder
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """JSON with two spaces of indentation; NaN, which JSON lacks, becomes null."""
+    path.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and value - value != 0:
+        return None
+    return value
+
+
+def _provenance(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The inputs and how the command was called, for summaries and reports."""
+    return {
+        "fixed": str(arguments.fixed),
+        "moving": str(arguments.moving),
+        "command": shlex.join(["cyclereg", *sys.argv[1:]]),
+    }
+
+
+def _check_report_folder(path: str | None) -> None:
+    """Refuse early what :func:`CycleRegLib.report.write_report` would refuse after the work."""
+    if path is None:
+        return
+    folder = Path(path).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"Cannot write a report into {folder}: it is a file. Give the name of a folder.")
+    if not folder.absolute().parent.is_dir():
+        raise InputError(f"Cannot write a report into {folder}: the folder {folder.parent} does not exist.")
+    if folder.is_dir():
+        with OutputTransaction() as probe:
+            probe.probe(folder)
