@@ -7,7 +7,7 @@ package alike, and needs neither the application nor Qt.
 from __future__ import annotations
 
 from .job import Job, ProcessResult, prepare, process, summary_columns
-from .measure import EvaluationNodes, evaluate
+from .measure import EvaluationNodes, evaluate, write_evaluation
 from .nodes import (
     field_from_node,
     grid_from_volume_node,
@@ -58,6 +58,7 @@ __all__ = [
     "transform_from_node",
     "use_linear_interpolation",
     "volume_node",
+    "write_evaluation",
     "write_table",
     "write_transform",
     "write_volume",

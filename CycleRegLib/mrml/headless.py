@@ -3,54 +3,46 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-import warnings
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import CycleRegError, CycleRegWarning, InputError
-from ..images import IMAGE_SUFFIXES, TRANSFORM_SUFFIXES, check_output_suffix, write_image
+from ..cli import _Parser, add_measure_arguments, add_register_arguments, run
+from ..commands import _WRITTEN_TRANSFORMS, _check_report_folder, write_json
+from ..errors import InputError
+from ..geometry import Grid
+from ..images import IMAGE_SUFFIXES, check_output_suffix, write_image
 from ..images import write_transform as write_transform_file
 from ..outputs import OutputTransaction
+from ..pictures import render_pictures
+from ..progress import make_progress
+from ..report import write_report
 from .job import ProcessResult, process
 from .measure import EvaluationNodes, evaluate
+from .nodes import landmarks_from_markups, transform_from_node
 from .scene import ensure_scene, load_landmarks, load_segmentation, load_transform, load_volume, save_scene
+from .segments import segmentation_from_node
 
-
-def add_register_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fixed", required=True)
-    parser.add_argument("--moving", required=True)
-    parser.add_argument("--method")
-    parser.add_argument("--checkpoint")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--initial-transform")
-    parser.add_argument("--affine", default="auto", choices=("auto", "none", "rigid", "affine"))
-    parser.add_argument("--fixed-mask")
-    parser.add_argument("--moving-mask")
-    parser.add_argument("--refine-steps", type=int)
-    for name in ("transform", "inverse-transform", "volume", "jacobian", "roundtrip"):
-        parser.add_argument(f"--output-{name}")
-    parser.add_argument("--json")
-    parser.add_argument("--report")
-    parser.add_argument("--progress", default="bar", choices=("bar", "json", "none"))
+_LOADERS: dict[str, Callable[..., Any]] = {
+    "fixed": load_volume,
+    "moving": load_volume,
+    "fixed_mask": load_segmentation,
+    "moving_mask": load_segmentation,
+    "initial_transform": load_transform,
+    "fixed_landmarks": load_landmarks,
+    "moving_landmarks": load_landmarks,
+    "fixed_segmentation": load_segmentation,
+    "moving_segmentation": load_segmentation,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The arguments of ``cyclereg register``, and those for measuring and for the scene."""
-    parser = argparse.ArgumentParser(
+    """The arguments of ``cyclereg register``, those to measure with, and the scene."""
+    parser = _Parser(
         prog="run_cyclereg.py", description="Register two images with MRML nodes and save a scene that 3D Slicer opens."
     )
     add_register_arguments(parser)
-    measure = parser.add_argument_group("measuring, as cyclereg evaluate does")
-    for side in ("fixed", "moving"):
-        measure.add_argument(
-            f"--{side}-landmarks", metavar="FILE", help=f"landmarks in the {side} image (.mrk.json, .fcsv, .csv)"
-        )
-        measure.add_argument(
-            f"--{side}-segmentation", metavar="FILE", help=f"segments of the {side} image (.seg.nrrd, label image)"
-        )
-    measure.add_argument("--tumor-segment", metavar="NAME", help="segment to take the tumour's size from")
+    add_measure_arguments(parser)
     parser.add_argument("--scene", required=True, metavar="OUT.mrb", help="scene with the inputs and all results")
     return parser
 
@@ -67,44 +59,35 @@ def main(argv: Sequence[str], register: Callable[..., Any] | None = None) -> int
     register
         Replaces :func:`CycleRegLib.registration.register`.
     """
-    arguments = build_parser().parse_args(list(argv))
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            warnings.simplefilter("always", CycleRegWarning)
-            _job(arguments, register)
-    except CycleRegError as error:
-        print(f"cyclereg: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print("cyclereg: Cancelled; nothing was written.", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    given = argparse.Namespace(command=shlex.join(["run_cyclereg.py", *argv]))
+    return run(lambda: _job(build_parser().parse_args(list(argv), given), register))
 
 
 def _job(arguments: argparse.Namespace, register: Callable[..., Any] | None) -> None:
-    outputs = {
+    files = {
         "transform": arguments.output_transform,
-        "inverse_transform": arguments.output_inverse_transform,
+        "inverse transform": arguments.output_inverse_transform,
         "volume": arguments.output_volume,
         "jacobian": arguments.output_jacobian,
         "roundtrip": arguments.output_roundtrip,
     }
+    files = {what: path for what, path in files.items() if path is not None}
+    _check_together(arguments)
     with OutputTransaction() as out:
-        out.claim(arguments.scene)
         check_output_suffix(arguments.scene, (".mrb",), "scene")
-        for what, path in outputs.items():
+        for what, path in files.items():
+            allowed = _WRITTEN_TRANSFORMS if "transform" in what else IMAGE_SUFFIXES
+            check_output_suffix(path, allowed, f"output {what}")
+        for path in (arguments.scene, arguments.json, *files.values()):
             if path is not None:
-                allowed = TRANSFORM_SUFFIXES if "transform" in what else IMAGE_SUFFIXES
-                check_output_suffix(path, allowed, f"output {what.replace('_', ' ')}")
                 out.claim(path)
-        if arguments.json is not None:
-            out.claim(arguments.json)
-        nodes = _load(arguments)
+        _check_report_folder(arguments.report)
+        ensure_scene()
+        nodes = {
+            name: load(getattr(arguments, name), name.replace("_", " "))
+            for name, load in _LOADERS.items()
+            if getattr(arguments, name) is not None
+        }
         done = process(
             nodes["fixed"],
             nodes["moving"],
@@ -115,47 +98,30 @@ def _job(arguments: argparse.Namespace, register: Callable[..., Any] | None) -> 
             outputRoundtrip=True,
             method=arguments.method,
             checkpoint=arguments.checkpoint,
+            backwardCheckpoint=arguments.backward_checkpoint,
             device=arguments.device,
             affine=arguments.affine,
             fixedMask=nodes.get("fixed_mask"),
             movingMask=nodes.get("moving_mask"),
             initialTransform=nodes.get("initial_transform"),
             refineSteps=arguments.refine_steps,
-            progress=None,
+            progress=make_progress(arguments.progress),
             register=register,
         )
         measured = _measure(nodes, arguments, done)
-        _write(outputs, arguments, done, measured, out)
+        _write(files, nodes, arguments, done, measured, out)
 
 
-def _load(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Nodes by argument name, for what was given."""
-    ensure_scene()
-    loaders: dict[str, Callable[..., Any]] = {
-        "fixed": load_volume,
-        "moving": load_volume,
-        "fixed_mask": load_segmentation,
-        "moving_mask": load_segmentation,
-        "initial_transform": load_transform,
-        "fixed_landmarks": load_landmarks,
-        "moving_landmarks": load_landmarks,
-        "fixed_segmentation": load_segmentation,
-        "moving_segmentation": load_segmentation,
-    }
+def _check_together(arguments: argparse.Namespace) -> None:
     for kind in ("landmarks", "segmentation"):
         if (getattr(arguments, f"fixed_{kind}") is None) != (getattr(arguments, f"moving_{kind}") is None):
             raise InputError(f"Give --fixed-{kind} and --moving-{kind}, or neither.")
-    return {
-        name: load(getattr(arguments, name), name.replace("_", " "))
-        for name, load in loaders.items()
-        if getattr(arguments, name) is not None
-    }
+    if arguments.tumor_segment is not None and arguments.fixed_segmentation is None:
+        raise InputError("--tumor-segment needs --fixed-segmentation and --moving-segmentation.")
 
 
 def _measure(nodes: dict[str, Any], arguments: argparse.Namespace, done: ProcessResult) -> EvaluationNodes | None:
     if "fixed_landmarks" not in nodes and "fixed_segmentation" not in nodes:
-        if arguments.tumor_segment is not None:
-            raise InputError("--tumor-segment needs --fixed-segmentation and --moving-segmentation.")
         return None
     return evaluate(
         nodes["fixed"],
@@ -166,11 +132,13 @@ def _measure(nodes: dict[str, Any], arguments: argparse.Namespace, done: Process
         fixedSegmentation=nodes.get("fixed_segmentation"),
         movingSegmentation=nodes.get("moving_segmentation"),
         tumorSegment=arguments.tumor_segment,
+        initialTransform=nodes.get("initial_transform"),
     )
 
 
 def _write(
-    outputs: dict[str, str | None],
+    files: dict[str, str],
+    nodes: dict[str, Any],
     arguments: argparse.Namespace,
     done: ProcessResult,
     measured: EvaluationNodes | None,
@@ -179,18 +147,27 @@ def _write(
     result = done.registration
     contents: dict[str, Callable[[], Any]] = {
         "transform": lambda: result.field,
-        "inverse_transform": lambda: result.inverse,
+        "inverse transform": lambda: result.inverse,
         "volume": lambda: result.warped,
         "jacobian": result.jacobian,
         "roundtrip": result.roundtrip_image,
     }
-    for what, path in outputs.items():
-        if path is not None:
-            write = write_transform_file if "transform" in what else write_image
-            write(contents[what](), out.path(path))
+    for what, path in files.items():
+        (write_transform_file if "transform" in what else write_image)(contents[what](), out.path(path))
+    summary = {**result.summary(), **{name: getattr(arguments, name) for name in ("fixed", "moving", "command")}}
+    evaluation = None if measured is None else measured.evaluation.to_dict()
     if arguments.json is not None:
-        summary = dict(result.summary())
-        if measured is not None:
-            summary["evaluation"] = measured.evaluation.to_dict()
-        out.path(arguments.json).write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(summary if evaluation is None else {**summary, "evaluation": evaluation}, out.path(arguments.json))
     save_scene(arguments.scene, out)
+    if arguments.report is not None:
+        write_report(arguments.report, summary, evaluation, _pictures(nodes, done))
+
+
+def _pictures(nodes: dict[str, Any], done: ProcessResult) -> Any:
+    result = done.registration
+    known: dict[str, Any] = {}
+    for kind, read in (("landmarks", landmarks_from_markups), ("segmentation", segmentation_from_node)):
+        known.update({f"{s}_{kind}": read(nodes[f"{s}_{kind}"]) for s in ("fixed", "moving") if f"{s}_{kind}" in nodes})
+    if "initial_transform" in nodes:
+        known["initial"] = transform_from_node(nodes["initial_transform"], Grid.of(result.fixed))
+    return render_pictures(result.fixed, result.moving, result.field, result.warped, result.inverse, **known)

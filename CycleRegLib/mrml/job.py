@@ -13,6 +13,7 @@ registration can be repeated while its result is being shown.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,7 @@ def process(
     fixedMaskSegment: str | None = None,
     movingMaskSegment: str | None = None,
     outputSummary: Any = True,
+    backwardCheckpoint: Any = None,
     register: Callable[..., RegistrationResult] | None = None,
 ) -> ProcessResult:
     """Register the moving to the fixed volume and write what was asked for into the scene.
@@ -113,10 +115,10 @@ def process(
         ``vtkMRMLTransformNode``: fixed to moving (shows the moving volume on the fixed one), and moving to fixed.
     outputVolume, outputJacobian, outputRoundtrip
         ``vtkMRMLScalarVolumeNode`` on the fixed grid: the warped moving volume, the Jacobian determinant, and the
-        round-trip error in mm (NaN where the point leaves the moving volume).
+        round-trip error in mm (-1 where the point leaves the moving volume).
     outputSummary
         ``vtkMRMLTableNode`` with the figures of the registration.
-    method, checkpoint, device, affine, refineSteps, progress
+    method, checkpoint, backwardCheckpoint, device, affine, refineSteps, progress
         As in :func:`CycleRegLib.registration.register`.
     fixedMask, movingMask
         Segmentation, label map or volume nodes; of a segmentation all visible segments, or the one that
@@ -151,7 +153,12 @@ def process(
         fixedMaskSegment=fixedMaskSegment,
         movingMaskSegment=movingMaskSegment,
     )
-    options = {"method": method, "checkpoint": checkpoint, "refine_steps": refineSteps}
+    options = {
+        "method": method,
+        "checkpoint": checkpoint,
+        "backward_checkpoint": backwardCheckpoint,
+        "refine_steps": refineSteps,
+    }
     if register is None:
         from ..registration import register
     result = register(
@@ -331,15 +338,16 @@ def _write_volumes(nodes: Mapping[str, Any], ready: Mapping[str, Any], moving: A
         show_range(jacobian, 0.0, 2.0, _DIVERGING)
     if roundtrip is not None:
         write_volume(roundtrip, ready["roundtrip"])
-        roundtrip.SetDescription("Round-trip error in mm; NaN where the point leaves the moving volume.")
+        roundtrip.SetDescription("Round-trip error in mm; -1, not shown, where the point leaves the moving volume.")
         known = sitk.GetArrayViewFromImage(ready["roundtrip"])
-        known = known[np.isfinite(known)]
+        known = known[known >= 0]
         top = float(np.percentile(known, 99)) if known.size else 0.0
         show_range(roundtrip, 0.0, max(1.0, top), _SEQUENTIAL, hide_below=0.0)
 
 
 # ---------------------------------------------------------------------- the summary as a table
 
+_TITLES = {"seconds": "Time", "roundtrip": "Round trip", "jacobian": "Jacobian determinant"}
 _UNITS = {"percent": "%", "mm": "mm", "mb": "MB", "ml": "mL", "seconds": "s"}
 
 
@@ -360,8 +368,10 @@ def _flatten(entry: Any, title: str, unit: str, rows: list[tuple[str, str, str]]
             stem, own = _split_unit(str(key))
             _flatten(value, f"{title}, {stem}" if title else stem[:1].upper() + stem[1:], own or unit, rows)
     elif isinstance(entry, (list, tuple)):
-        for number, value in enumerate(entry, start=1):
-            _flatten(value, f"{title} {number}", unit, rows)
+        if all(isinstance(value, str) for value in entry):
+            rows += [(f"{title} {number}", value, unit) for number, value in enumerate(entry, start=1)]
+        else:
+            rows.append((title, json.dumps(entry), unit))
     elif entry is not None:
         rows.append((title, f"{entry:.6g}" if isinstance(entry, float) else str(entry), unit))
 
@@ -369,6 +379,5 @@ def _flatten(entry: Any, title: str, unit: str, rows: list[tuple[str, str, str]]
 def _split_unit(key: str) -> tuple[str, str]:
     """``folding_percent`` as ("folding", "%")."""
     stem, _, last = key.rpartition("_")
-    if last in _UNITS:
-        return (stem or last).replace("_", " "), _UNITS[last]
-    return key.replace("_", " "), ""
+    name = (stem or key) if last in _UNITS else key
+    return _TITLES.get(name, name.replace("_", " ")), _UNITS.get(last, "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,29 +133,33 @@ def evaluate(
         progress=progress,
         **given,
     )
-    contents = evaluation_tables(evaluation)
-    wanted = {what: output for what, output in outputs.items() if output and what in contents}
-    return _commit(evaluation, contents, wanted, fixedNode, movingNode, transformNode)
+    return write_evaluation(evaluation, fixedNode, movingNode, transformNode, **outputs)
 
 
-def _commit(
+def write_evaluation(
     evaluation: Evaluation,
-    contents: Mapping[str, list[Column]],
-    wanted: Mapping[str, Any],
-    fixed_node: Any,
-    moving_node: Any,
-    transform_node: Any,
+    fixedNode: Any,
+    movingNode: Any,
+    transformNode: Any,
+    summary: Any = True,
+    landmarks: Any = True,
+    segments: Any = True,
+    tumor: Any = True,
 ) -> EvaluationNodes:
-    pair = f"{moving_node.GetName()} to {fixed_node.GetName()}"
+    """Write the tables of an evaluation that is there already; outputs as those of :func:`evaluate`."""
+    outputs = {"summary": summary, "landmarks": landmarks, "segments": segments, "tumor": tumor}
+    contents = evaluation_tables(evaluation)
+    pair = f"{movingNode.GetName()} to {fixedNode.GetName()}"
     nodes: dict[str, Any] = dict.fromkeys(TABLE_ROLES)
-    with NewNodes(fixed_node.GetScene()) as new:
-        for what, output in wanted.items():
-            earlier = transform_node.GetNodeReference(TABLE_ROLES[what]) if output is True else None
-            node = nodes[what] = earlier or new.node(output, TABLE, f"{pair} {what} evaluation")
-            write_table(node, contents[what])
-            transform_node.SetNodeReferenceID(TABLE_ROLES[what], node.GetID())
+    with NewNodes(fixedNode.GetScene()) as new:
+        for what in contents:
+            earlier = transformNode.GetNodeReference(TABLE_ROLES[what]) if outputs[what] is True else None
+            node = nodes[what] = earlier or new.node(outputs[what], TABLE, f"{pair} {what} evaluation")
+            if node is not None:
+                write_table(node, contents[what])
+                transformNode.SetNodeReferenceID(TABLE_ROLES[what], node.GetID())
         made = [node for node in nodes.values() if node is not None]
-        folder = place_in_folder(made, f"CycleReg {pair}", fixed_node, about=transform_node) if made else None
+        folder = place_in_folder(made, f"CycleReg {pair}", fixedNode, about=transformNode) if made else None
     return EvaluationNodes(evaluation, folder=folder, **nodes)
 
 

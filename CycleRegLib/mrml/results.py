@@ -193,7 +193,7 @@ def show_like(node: Any, other: Any) -> None:
 def show_range(node: Any, low: float, high: float, colors: Sequence[str], hide_below: float | None = None) -> None:
     """Show a volume of numbers from ``low`` to ``high`` in the first of ``colors`` (node ids) that the scene has.
 
-    ``hide_below`` makes smaller values and NaN transparent.
+    ``hide_below`` makes smaller values transparent.
     """
     display = display_of(node)
     state = display.StartModify()

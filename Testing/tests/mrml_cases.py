@@ -117,7 +117,7 @@ class FakeResult:
         return self.field.grid.image(self.field.jacobian_determinant())
 
     def roundtrip_image(self) -> sitk.Image:
-        return self.field.grid.image(self.field.round_trip(self.inverse))
+        return self.field.grid.image(np.nan_to_num(self.field.round_trip(self.inverse), nan=-1.0))
 
 
 class FakeRegister:

@@ -437,9 +437,9 @@ class TestProcess:
             for i in range(table.GetNumberOfRows())
         }
         assert rows["Method"] == ("known", "")
-        assert rows["Seconds, total"] == ("2.25", "s")
+        assert rows["Time, total"] == ("2.25", "s")
         assert rows["Folding"] == ("0", "%")
-        assert rows["Roundtrip, mean"] == ("0.0123456", "mm")
+        assert rows["Round trip, mean"] == ("0.0123456", "mm")
         assert rows["Peak memory"] == ("512", "MB")
 
     def test_options_reach_the_registration(self):
