@@ -35,9 +35,9 @@ def ensure_scene() -> Any:
     if scene is None:
         scene = slicer.vtkMRMLScene()
         slicer.mrmlScene = scene
+    _register_classes(scene)
     if getattr(slicer, "app", None) is None and scene.GetNodeByID("vtkMRMLColorTableNodeGrey") is None:
         _color_logics.pop(id(scene), None)
-        _register_classes(scene)
         logic = slicer.vtkMRMLColorLogic()
         logic.SetMRMLScene(scene)
         _color_logics[id(scene)] = logic
@@ -56,9 +56,10 @@ def _quiet_vtk() -> Iterator[None]:
 
 
 def _register_classes(scene: Any) -> None:
-    """Let a scene know the storage of point lists, which in Slicer the Markups module makes known."""
-    if getattr(slicer, "app", None) is None:
-        scene.RegisterNodeClass(slicer.vtkMRMLMarkupsJsonStorageNode())
+    """Let a scene know the storage of point lists, as Slicer's Markups module does; without it they are not saved."""
+    storage = slicer.vtkMRMLMarkupsJsonStorageNode()
+    if scene.GetClassNameByTag(storage.GetNodeTagName()) is None:
+        scene.RegisterNodeClass(storage)
 
 
 def _name_of(path: Path, kind: str) -> str:
@@ -206,11 +207,6 @@ def save_scene(path: os.PathLike[str] | str, out: OutputTransaction | None = Non
         with OutputTransaction() as own:
             return save_scene(path, own)
     scene = ensure_scene()
-    for i in range(scene.GetNumberOfNodesByClass("vtkMRMLMarkupsNode")):
-        node = scene.GetNthNodeByClass(i, "vtkMRMLMarkupsNode")
-        if node.GetStorageNode() is None and not node.AddDefaultStorageNode():
-            storage = scene.AddNewNodeByClass("vtkMRMLMarkupsJsonStorageNode")
-            node.SetAndObserveStorageNodeID(storage.GetID())
     messages = slicer.vtkMRMLMessageCollection()
     with _quiet_vtk():
         done = scene.WriteToMRB(str(out.path(path)), None, messages)
