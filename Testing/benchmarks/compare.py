@@ -217,7 +217,7 @@ def markdown(results: dict) -> str:
     records, about = results["runs"], results["machine"]
     methods = [m for m in COMPARATORS if any(r["method"] == m for r in records)]
     lines = ["# Comparison", ""]
-    lines += [f"Made with `{c}`." for c in results["commands"]]
+    lines += ["Made with", "", *(f"    {c}" for c in results["commands"])]
     lines += [
         "",
         f"{about['processor']}, {about['cores']} cores, {about['threads']} threads per method; "
@@ -287,11 +287,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if window and (len(window) != 2 or window[0] >= window[1]):
         parser.error("--ct-window is LOW,HIGH in HU, or none")
     arguments.ct_window = window
-    arguments.skip = [tuple(s.split(":")) for s in arguments.skip.split(",") if s]
+    arguments.skip = [s for s in arguments.skip.split(",") if s]
     if not (arguments.ct or arguments.brain):
         parser.error("name a CT with its labels (--ct, --ct-labels) or a brain (--brain)")
     if bool(arguments.ct) != bool(arguments.ct_labels):
         parser.error("--ct and --ct-labels belong together")
+    for method, _, kind in (s.partition(":") for s in arguments.skip):
+        if method not in COMPARATORS or kind not in KINDS:
+            parser.error(f"--skip is METHOD:KIND, not {method}:{kind}")
+    for path in (arguments.ct, arguments.ct_labels, arguments.brain):
+        if path and not path.exists():
+            parser.error(f"there is no {path}")
     return arguments
 
 
@@ -319,7 +325,7 @@ def main(argv: list[str]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             pair.write(Path(folder))
             for method in methods:
-                if (method, kind) in arguments.skip:
+                if f"{method}:{kind}" in arguments.skip:
                     continue
                 # the project's own method gets the CT as it is
                 window = arguments.ct_window if kind != "brain" and method != "cyclereg" else None
