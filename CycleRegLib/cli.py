@@ -18,7 +18,7 @@ from .errors import Cancelled, CycleRegError, CycleRegWarning, InputError
 from .progress import STYLES
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
     """Usage errors in one line, as every other error."""
 
     def error(self, message: str) -> NoReturn:
@@ -87,9 +87,10 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     from . import __version__
 
-    parser = _Parser(prog="cyclereg", description="Deformable registration of medical images, in both directions.")
+    about = "Deformable registration of medical images, in both directions."
+    parser = OneLineParser(prog="cyclereg", description=about)
     parser.add_argument("--version", action="version", version=f"cyclereg {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=OneLineParser)
     commands.required = True
 
     register = commands.add_parser("register", help="register a moving image onto a fixed one")
@@ -111,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("methods", help="list the registration methods")
 
     checkpoint = commands.add_parser("checkpoint", help="look into or convert trained weights")
-    actions = checkpoint.add_subparsers(dest="action", metavar="ACTION", parser_class=_Parser)
+    actions = checkpoint.add_subparsers(dest="action", metavar="ACTION", parser_class=OneLineParser)
     actions.required = True
     info = actions.add_parser("info", help="what a checkpoint is")
     info.add_argument("file")

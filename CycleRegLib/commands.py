@@ -35,7 +35,7 @@ from .registration import register as register_images
 from .report import write_report
 from .segmentations import read_segmentation
 
-_WRITTEN_TRANSFORMS = (".h5", ".tfm", *FIELD_SUFFIXES)
+WRITTEN_TRANSFORMS = (".h5", ".tfm", *FIELD_SUFFIXES)
 
 
 def register(arguments: argparse.Namespace) -> None:
@@ -56,12 +56,12 @@ def register(arguments: argparse.Namespace) -> None:
         for what, path in wanted.items():
             if path is not None:
                 check_output_suffix(
-                    path, _WRITTEN_TRANSFORMS if "transform" in what else IMAGE_SUFFIXES, f"output {what}"
+                    path, WRITTEN_TRANSFORMS if "transform" in what else IMAGE_SUFFIXES, f"output {what}"
                 )
                 out.claim(path)
         if arguments.json is not None:
             out.claim(arguments.json)
-        _check_report_folder(arguments.report)
+        check_report_folder(arguments.report)
         fixed = read_image(arguments.fixed, "fixed")
         moving = read_image(arguments.moving, "moving")
         masks = {
@@ -114,7 +114,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         for path in (arguments.json, arguments.csv):
             if path is not None:
                 out.claim(path)
-        _check_report_folder(arguments.report)
+        check_report_folder(arguments.report)
         for kind in ("landmarks", "segmentation"):
             if (getattr(arguments, f"fixed_{kind}") is None) != (getattr(arguments, f"moving_{kind}") is None):
                 raise InputError(f"Give --fixed-{kind} and --moving-{kind}, or neither.")
@@ -253,7 +253,7 @@ def _provenance(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _check_report_folder(path: str | None) -> None:
+def check_report_folder(path: str | None) -> None:
     """Refuse early what :func:`CycleRegLib.report.write_report` would refuse after the work."""
     if path is None:
         return

@@ -61,14 +61,16 @@ def run_demo(folder: Path, device: str = "auto", scale: float = 1.0, progress: P
         write_json(evaluation.to_dict(), out.path(folder / "evaluation.json"))
         evaluation.write_csv(out.path(folder / "evaluation.csv"))
         report("scene", 0.9)
-        scene = _write_scene(paths, result, out, folder / "scene.mrb")
+        scene = _write_scene(paths, result, evaluation, out, folder / "scene.mrb")
     write_report(folder, summary, evaluation.to_dict(), pictures, "CycleReg demonstration", png_beside=True)
     report("done", 1.0)
     print(_outcome(result, evaluation, folder, scene))
     return evaluation
 
 
-def _write_scene(paths: dict[str, Path], result: RegistrationResult, out: OutputTransaction, path: Path) -> bool:
+def _write_scene(
+    paths: dict[str, Path], result: RegistrationResult, evaluation: Evaluation, out: OutputTransaction, path: Path
+) -> bool:
     """The scene with inputs, results and tables; False (with a warning) where Slicer's MRML libraries are missing."""
     if importlib.util.find_spec("slicer") is None:
         warnings.warn(
@@ -86,16 +88,7 @@ def _write_scene(paths: dict[str, Path], result: RegistrationResult, out: Output
         nodes[f"{side}_segmentation"] = mrml.load_segmentation(paths[f"{side}_segmentation"])
     job = mrml.prepare(nodes["fixed"], nodes["moving"], True, True, True, True, True)
     done = job.commit(result)
-    mrml.evaluate(
-        nodes["fixed"],
-        nodes["moving"],
-        done.transform,
-        fixedLandmarks=nodes["fixed_landmarks"],
-        movingLandmarks=nodes["moving_landmarks"],
-        fixedSegmentation=nodes["fixed_segmentation"],
-        movingSegmentation=nodes["moving_segmentation"],
-        inverseTransformNode=done.inverse_transform,
-    )
+    mrml.write_evaluation(evaluation, nodes["fixed"], nodes["moving"], done.transform)
     mrml.save_scene(path, out)
     return True
 

@@ -21,6 +21,8 @@ from .similarity import descriptor_loss, lncc_loss, local_reference, mind_ssc
 from .working_grid import PyramidLevel, WorkingGrid
 
 Progress = Callable[[str, float], None]
+# Noise as a share of the local variance: up to the first an image counts as clean, from the second on as noisy.
+_NOISE_RAMP = (0.1, 0.3)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Stage:
         Largest step length of the first step, in voxels of the level; it falls linearly to a tenth.
     sigma
         Smoothing of the control grid in its own points (one point every second voxel of the level), for images without
-        noise and for images whose local variance is a third noise; in between by the square root of that share.
+        noise and for noisy ones, see ``_NOISE_RAMP``.
     radius
         LNCC window radius in voxels; with ``blocks`` in blocks of two voxels.
     smoothness
@@ -53,7 +55,7 @@ class Stage:
     sigma: tuple[float, float]
     radius: int = 1
     blocks: bool = False
-    smoothness: float = 0.1
+    smoothness: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Settings:
 
     stages: tuple[Stage, ...] = (
         Stage(level=2, similarity="mind", steps=60, rate=0.5, sigma=(1.0, 1.0)),
-        Stage(level=1, similarity="lncc", steps=50, rate=0.3, sigma=(1.0, 2.0), radius=2),
-        Stage(level=0, similarity="lncc", steps=14, rate=0.3, sigma=(0.75, 2.0), blocks=True),
+        Stage(level=1, similarity="lncc", steps=50, rate=0.3, sigma=(1.2, 2.0), radius=2),
+        Stage(level=0, similarity="lncc", steps=14, rate=0.3, sigma=(1.0, 2.0), blocks=True),
     )
     round_trip: float = 0.1
     folding: float = 10.0
@@ -169,7 +171,8 @@ def _run_stage(
 def _sigma(stage: Stage, domain: WorkingGrid) -> float:
     """Noise must be averaged out over more voxels, and detail below it cannot be found anyway."""
     clean, noisy = stage.sigma
-    return clean + (noisy - clean) * min(1.0, (3 * domain.levels[0].noise_share) ** 0.5)
+    low, high = _NOISE_RAMP
+    return clean + (noisy - clean) * min(1.0, max(0.0, (domain.levels[0].noise_share - low) / (high - low)))
 
 
 class _Similarity:

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..cli import _Parser, add_measure_arguments, add_register_arguments, run
-from ..commands import _WRITTEN_TRANSFORMS, _check_report_folder, write_json
+from ..cli import OneLineParser, add_measure_arguments, add_register_arguments, run
+from ..commands import WRITTEN_TRANSFORMS, check_report_folder, write_json
 from ..errors import InputError
 from ..geometry import Grid
 from ..images import IMAGE_SUFFIXES, check_output_suffix, write_image
@@ -38,7 +38,7 @@ _LOADERS: dict[str, Callable[..., Any]] = {
 
 def build_parser() -> argparse.ArgumentParser:
     """The arguments of ``cyclereg register``, those to measure with, and the scene."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog="run_cyclereg.py", description="Register two images with MRML nodes and save a scene that 3D Slicer opens."
     )
     add_register_arguments(parser)
@@ -76,12 +76,12 @@ def _job(arguments: argparse.Namespace, register: Callable[..., Any] | None) -> 
     with OutputTransaction() as out:
         check_output_suffix(arguments.scene, (".mrb",), "scene")
         for what, path in files.items():
-            allowed = _WRITTEN_TRANSFORMS if "transform" in what else IMAGE_SUFFIXES
+            allowed = WRITTEN_TRANSFORMS if "transform" in what else IMAGE_SUFFIXES
             check_output_suffix(path, allowed, f"output {what}")
         for path in (arguments.scene, arguments.json, *files.values()):
             if path is not None:
                 out.claim(path)
-        _check_report_folder(arguments.report)
+        check_report_folder(arguments.report)
         ensure_scene()
         nodes = {
             name: load(getattr(arguments, name), name.replace("_", " "))
