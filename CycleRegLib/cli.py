@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
-
-# Threads that wait by spinning stall each other when the machine is busy with anything else; must precede torch.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from .errors import Cancelled, CycleRegError, CycleRegWarning, InputError
 from .progress import STYLES

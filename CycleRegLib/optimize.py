@@ -23,6 +23,7 @@ from .working_grid import PyramidLevel, WorkingGrid
 Progress = Callable[[str, float], None]
 # Noise as a share of the local variance: up to the first an image counts as clean, from the second on as noisy.
 _NOISE_RAMP = (0.1, 0.3)
+_QUIET_GRADIENT = 0.01
 
 
 @dataclass(frozen=True)
@@ -147,14 +148,19 @@ def _run_stage(
     sigma = _sigma(stage, domain)
     blur = _Separable.blur(shape, [sigma * voxel * 2 / h for h in spacing], start.device)
     similarity = _Similarity(domain, stage, settings)
-    parameters = _Separable.resize(tuple(start.shape[2:]), shape, start.device)(start).requires_grad_()
-    adam = torch.optim.Adam([parameters], lr=stage.rate * voxel, betas=(0.9, 0.99))
+    # What earlier stages found is kept as it is; smoothing it again would lose a part of it.
+    base = _Separable.resize(tuple(start.shape[2:]), shape, start.device)(start)
+    parameters = torch.zeros_like(base, requires_grad=True)
+    # Where the gradient is a small part of what a voxel of full contrast gives, steps shrink instead of being
+    # blown up to full length, as Adam would otherwise do with rounding errors.
+    quiet = _QUIET_GRADIENT / (base[0, 0].numel() * voxel)
+    adam = torch.optim.Adam([parameters], lr=stage.rate * voxel, betas=(0.9, 0.99), eps=quiet)
     loss = torch.zeros(())
     for step in range(stage.steps):
         tell(step / stage.steps)
         adam.param_groups[0]["lr"] = stage.rate * voxel * (1 - 0.9 * step / stage.steps)
         adam.zero_grad()
-        displacement = blur(parameters)
+        displacement = base + blur(parameters)
         loss = similarity(displacement, step)
         slopes = _forward_slopes(displacement, spacing)
         loss = loss + 3 * stage.smoothness * sum(s.square().mean() for s in slopes)
@@ -165,7 +171,7 @@ def _run_stage(
         loss.backward()
         adam.step()
     with torch.no_grad():
-        return blur(parameters), float(loss.detach())
+        return base + blur(parameters), float(loss.detach())
 
 
 def _sigma(stage: Stage, domain: WorkingGrid) -> float:

@@ -1,5 +1,9 @@
+import os
 import sys
 from pathlib import Path
+
+# Threads that wait by spinning stall each other when tests share the machine; must precede torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
