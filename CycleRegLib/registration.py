@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -188,8 +189,7 @@ def register(
     elif affine == "none":
         check_overlap(fixed_grid, moving_grid, None, "as they lie, and the affine stage is switched off")
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _collected_warnings() as messages:
         seconds = {"check": time.perf_counter() - began}
         clock = time.perf_counter()
         matrix, start = _align(
@@ -212,11 +212,6 @@ def register(
         report("measure", 0.95)
         similarity = _similarity(fixed, moving, initial_transform, forward)
         seconds["measure"] = time.perf_counter() - clock
-    messages = []
-    for item in caught:
-        if issubclass(item.category, CycleRegWarning):
-            messages.append(str(item.message))
-        warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
     seconds["total"] = time.perf_counter() - began
     report("done", 1.0)
     return RegistrationResult(
@@ -240,6 +235,21 @@ def register(
         },
         warnings=messages,
     )
+
+
+@contextlib.contextmanager
+def _collected_warnings() -> Iterator[list[str]]:
+    """Collects the messages of CycleReg's warnings, which are shown as usual when the block ends, however it does."""
+    messages: list[str] = []
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield messages
+            messages += [str(item.message) for item in caught if issubclass(item.category, CycleRegWarning)]
+    finally:
+        for item in caught:
+            warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
 
 
 def _weights(
