@@ -3,6 +3,24 @@
 The stage is this library's own, in PyTorch: a search over shift, rotation and scale by mutual information on about a
 thousand points (:mod:`CycleRegLib.affine_starts`), then Gauss-Newton steps on local squared correlation from the best
 starts, coarse to fine (:mod:`CycleRegLib.affine_refine`).
+
+It was measured against SimpleITK's Mattes mutual information (started from moments and from centres, similarity then
+affine map, two resolutions, regular steps) on 32 known maps per image: rotations to 20 degrees, shifts to 60 mm,
+scales of 0.85-1.15, with changed or inverted contrast, noise, and 25-40 % of the slices of one image cut off.  Mean
+error in mm over the foreground, and the median seconds of one thread:
+
+======================================  ===============  =====  =====  =======
+image                                   under one voxel  mean   worst  seconds
+======================================  ===============  =====  =====  =======
+abdominal CT, 122x101x112, 3 mm: this   32 of 32         0.06   0.12   1.0
+abdominal CT: SimpleITK                 31 of 32         0.70   3.19   6.6
+T1 brain, 160x192x224, 1 mm: this       32 of 32         0.29   0.57   1.0
+T1 brain: SimpleITK                     31 of 32         0.28   3.10   13.1
+======================================  ===============  =====  =====  =======
+
+On inverted brain contrast, local correlation is off by 0.5 mm at the brain's edge, where dark liquor meets dark
+background in the one image and bright liquor the same background in the other; mutual information is off by 0.3 mm.
+``Testing/benchmarks/affine_recovery.py`` makes the table.
 """
 
 from __future__ import annotations
@@ -49,7 +67,7 @@ class Level:
 
 
 # Coarse windows are wide for a wide basin of attraction.  The finest are narrow, because wide ones that hold two
-# tissue borders have no single line f = a + b m when contrast turns round (see the brain in the module's table).
+# tissue borders have no single line f = a + b m when contrast turns round (the brain of inverted contrast, above).
 LEVELS = (Level(40_000, 2, 24), Level(200_000, 2, 6), Level(900_000, 1, 8))
 
 

@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
-from CycleRegLib.affine import register_affine
 
+from CycleRegLib.affine import register_affine
 from CycleRegLib.geometry import Grid
 
 SCENARIOS = (
@@ -251,25 +251,26 @@ def run(subjects: list[Subject], methods: list[str], numbers: list[int], seed: i
 def summary_line(rows: list[Row], title: str) -> str:
     mean = np.array([row.mean for row in rows])
     seconds = np.array([row.seconds for row in rows])
+    cpu = np.array([row.cpu_seconds for row in rows])
     hits = sum(row.success for row in rows)
     return (
         f"| {title} | {hits} / {len(rows)} | {np.median(mean):.2f} | {mean.mean():.2f} | {mean.max():.2f} "
-        f"| {np.mean([row.before for row in rows]):.1f} | {seconds.mean():.2f} | {np.mean([row.cpu_seconds for row in rows]):.2f} |"
+        f"| {np.mean([row.before for row in rows]):.1f} | {np.median(seconds):.2f} | {np.median(cpu):.2f} |"
     )
 
 
 def report(rows: list[Row], command: str) -> str:
     head = "| {} | under one voxel | median | mean | worst | before (mean) | seconds | CPU seconds |"
     rule = "|---|---|---|---|---|---|---|---|"
-    machine = f"{torch.get_num_threads()} threads, torch {torch.__version__}, SimpleITK {sitk.Version_VersionString()}"
+    machine = f"torch {torch.__version__}, SimpleITK {sitk.Version_VersionString()}"
     lines = [
         "# Recovery of known affine maps",
         "",
         "Error of a case: mean distance (mm) between found and true position over the fixed foreground that the moving",
         "image shows. Rotations to 20 degrees, shifts to 60 mm, scales 0.85-1.15 per axis; see the script's docstring.",
-        "One voxel is 3 mm in the CT and 1 mm in the brain. Seconds are means; CPU seconds are the sum over threads.",
+        "One voxel is 3 mm in the CT and 1 mm in the brain. Seconds are medians; CPU seconds are the sum over threads.",
         "",
-        f"Made by `{command}` on {machine}, Python {platform.python_version()}.",
+        f"Made by `{command}` with {machine}, Python {platform.python_version()}.",
         "",
         head.format("image, method"),
         rule,
@@ -316,7 +317,9 @@ def main() -> None:
     if not subjects:
         parser.error("give --ct with --ct-labels, or --brain, or all")
     rows = list(run(subjects, args.methods, args.only or list(range(args.cases)), args.seed))
-    text = report(rows, f"affine_recovery.py --cases {args.cases} --seed {args.seed} --threads {args.threads}")
+    images = (" --ct CT --ct-labels LABELS" if args.ct else "") + (" --brain BRAIN" if args.brain else "")
+    options = f"--cases {args.cases} --seed {args.seed} --threads {args.threads} --methods {' '.join(args.methods)}"
+    text = report(rows, f"python Testing/benchmarks/affine_recovery.py{images} {options}")
     if args.output:
         args.output.write_text(text)
     print(text)
