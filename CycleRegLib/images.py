@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from .errors import CycleRegWarning, InputError
+from .dicom import read_dicom_folder
+from .errors import InputError
 from .fields import DisplacementField
 from .geometry import Grid
+from .image_headers import bad_spacing, check_header, cut_short
+from .itk_messages import itk_reason, quiet_itk
+from .label_maps import looks_like_labels
 
 IMAGE_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd", ".hdr", ".img", ".img.gz")
 FIELD_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 TRANSFORM_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat", *FIELD_SUFFIXES)
-# Fewer distinct values than this, all whole and small, and the image is taken for labels.
-_LABEL_VALUES = 32
+# Read, but not written: what belongs together would lie in two files, and only one of them was named.
+_TWO_FILES = (".nhdr", ".mhd", ".hdr", ".img", ".img.gz")
+# In the messages of ITK's readers when data end early or cannot be unpacked.
+_SIGNS_OF_DAMAGE = (
+    "not read completely",
+    "fread got only",
+    "data read error",
+    "bytes but received",
+    "Uncompress failed",
+)
+# Spacings in mm beyond these are errors of units or of the header: 1 nm, 1 m.
+_LEAST_SPACING, _MOST_SPACING = 1e-6, 1e3
 
 
 def suffix_of(path: os.PathLike[str] | str) -> str:
@@ -39,26 +52,68 @@ def read_any_image(path: os.PathLike[str] | str, what: str = "image") -> sitk.Im
     Raises
     ------
     InputError
-        If it is missing, unreadable, or holds no image; the message names ``what`` and the path.
+        If it is missing, unreadable, damaged or cut short, has an impossible geometry, or holds no image; the message
+        names ``what`` and the path.
     """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise InputError(f"The {what} {path} does not exist.")
+    path = existing_path(path, what)
     if path.is_dir():
-        return _read_dicom_folder(path, what)
+        return read_dicom_folder(path, what)
     if not os.access(path, os.R_OK):
         raise InputError(f"The {what} {path} cannot be read: permission denied.")
     if path.stat().st_size == 0:
         raise InputError(f"The {what} {path} is an empty file.")
-    _check_header_spacing(path, what)
+    check_header(path, what)
+    image, failure = None, ""
+    with quiet_itk() as said:
+        try:
+            image = sitk.ReadImage(str(path))
+        except RuntimeError as error:
+            failure = str(error)
+    # MetaImage's reader goes on with what it has when data cannot be unpacked.
+    if image is None or any("Uncompress failed" in line for line in said):
+        raise _unreadable(failure, said, path, what)
+    return image
+
+
+def existing_path(path: os.PathLike[str] | str, what: str) -> Path:
+    """The path of an input, with ``~`` expanded.
+
+    Raises
+    ------
+    InputError
+        If there is nothing at it.
+    """
+    if not os.fspath(path):
+        raise InputError(f"The path of the {what} is empty. Give a file.")
+    path = Path(path).expanduser()
     try:
-        with _quiet_itk():
-            return sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(
-            f"The {what} {path} is not an image that can be read ({_itk_reason(error)}). "
-            "Use NRRD, NIfTI, MetaImage or a DICOM folder."
-        ) from error
+        there = path.exists()
+    except OSError as error:  # too long a name, or a folder that may not be looked into
+        raise InputError(f"The {what} {path} cannot be read: {error.strerror}.") from error
+    if not there:
+        raise InputError(f"The {what} {path} does not exist.")
+    return path
+
+
+def _unreadable(text: str, said: list[str], path: Path, what: str) -> InputError:
+    """What a user is told when ITK cannot read: ITK's own words only where they say more."""
+    if "change spacing" in text:
+        return bad_spacing(path, what, text.rsplit("to ", 1)[-1].strip("[] .\n"))
+    if "determinant is 0" in text:
+        return InputError(f"The {what} {path} has a direction matrix that is singular. Correct its header.")
+    if "ailed to allocate" in text or "bad alloc" in text:
+        return InputError(
+            f"The {what} {path} needs more memory than there is, or its header is damaged and claims too many voxels."
+        )
+    if any(sign in line for sign in _SIGNS_OF_DAMAGE for line in (text, *said)):
+        return cut_short(path, what)
+    reason = said[-1] if said else itk_reason(text)
+    if "determine ImageIO reader" in reason:
+        reason = "its content is of no known kind" + (", or the suffix in capitals" if path.suffix.isupper() else "")
+    return InputError(
+        f"The {what} {path} is not an image that can be read ({reason}). It may be damaged, or something else; images "
+        "are NRRD, NIfTI, MetaImage or a DICOM folder."
+    )
 
 
 def read_image(path: os.PathLike[str] | str, what: str = "image") -> sitk.Image:
@@ -86,6 +141,8 @@ def read_label_image(path: os.PathLike[str] | str, what: str = "mask") -> sitk.I
     image = _three_dimensional(read_any_image(path, what), f"{what} {path}")
     if "float" in image.GetPixelIDTypeAsString():
         array = sitk.GetArrayViewFromImage(image)
+        if not np.isfinite(array).all():
+            raise InputError(f"The {what} {path} holds NaN or infinite voxels; a label is a whole number.")
         if not np.array_equal(array, np.round(array)):
             raise InputError(
                 f"The {what} {path} holds fractional values: it is an intensity image where a label image is expected."
@@ -94,83 +151,13 @@ def read_label_image(path: os.PathLike[str] | str, what: str = "mask") -> sitk.I
     return image
 
 
-def _read_dicom_folder(folder: Path, what: str) -> sitk.Image:
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if not series:
-        raise InputError(f"The {what} folder {folder} holds no DICOM series.")
-    files = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in series}
-    ranked = sorted(series, key=lambda uid: len(files[uid]), reverse=True)
-    if len(ranked) > 1:
-        if len(files[ranked[0]]) == len(files[ranked[1]]):
-            raise InputError(
-                f"The {what} folder {folder} holds {len(ranked)} DICOM series of equal length. "
-                "Give a folder with one series."
-            )
-        warnings.warn(
-            f"The {what} folder {folder} holds {len(ranked)} DICOM series; the longest, of "
-            f"{len(files[ranked[0]])} slices, is used.",
-            CycleRegWarning,
-            stacklevel=3,
-        )
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(files[ranked[0]])
-    try:
-        with _quiet_itk():
-            return reader.Execute()
-    except RuntimeError as error:
-        raise InputError(f"The DICOM series in {folder} cannot be read ({_itk_reason(error)}).") from error
-
-
-def _check_header_spacing(path: Path, what: str) -> None:
-    """ITK replaces some impossible spacings silently; look at the text headers before it does."""
-    if suffix_of(path) not in (".mha", ".mhd", ".nrrd", ".nhdr"):
-        return
-    with open(path, "rb") as file:
-        head = file.read(8192).split(b"\n\n")[0].decode("latin-1")
-    for line in head.splitlines():
-        key, _, value = line.partition("=" if suffix_of(path).startswith(".mh") else ":")
-        if key.strip().lower() in ("elementspacing", "spacings", "elementsize"):
-            numbers = [float(v) for v in value.split() if _is_number(v)]
-            if any(v <= 0 for v in numbers):
-                raise InputError(
-                    f"The {what} {path} has a voxel spacing that is not positive ({value.strip()}). Correct its header."
-                )
-        if key.strip().lower() == "elementdatafile":
-            break
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-class _quiet_itk:
-    """ITK's own warnings would bury the one clear line that a user gets."""
-
-    def __enter__(self) -> None:
-        self._before = sitk.ProcessObject.GetGlobalWarningDisplay()
-        sitk.ProcessObject.SetGlobalWarningDisplay(False)
-
-    def __exit__(self, *_: object) -> None:
-        sitk.ProcessObject.SetGlobalWarningDisplay(self._before)
-
-
-def _itk_reason(error: RuntimeError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[-1] if lines else "unknown reason"
-    for prefix in ("sitk::ERROR:", "ITK ERROR:"):
-        reason = reason.split(prefix)[-1].strip()
-    return reason.rstrip(".")
-
-
 # ---------------------------------------------------------------------- checks
 
 
 def _three_dimensional(image: sitk.Image, what: str) -> sitk.Image:
-    if image.GetNumberOfComponentsPerPixel() > 1 or "complex" in image.GetPixelIDTypeAsString():
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise InputError(f"The {what} holds complex numbers; a 3D grey image is needed, such as their magnitude.")
+    if image.GetNumberOfComponentsPerPixel() > 1:
         raise InputError(
             f"The {what} has {image.GetNumberOfComponentsPerPixel()} components per voxel (a colour or vector image); "
             "a 3D grey image is needed."
@@ -182,10 +169,19 @@ def _three_dimensional(image: sitk.Image, what: str) -> sitk.Image:
             f"The {what} is {image.GetDimension()}D ({'x'.join(map(str, image.GetSize()))}); a 3D grey image is needed."
             + (" Extract one time point first." if image.GetDimension() == 4 else "")
         )
-    Grid.of(image)
-    if min(image.GetSize()) < 4:
+    try:
+        grid = Grid.of(image)
+    except InputError as error:
+        raise InputError(f"The {what} cannot be used. {error}") from error
+    if not _LEAST_SPACING <= min(grid.spacing) <= max(grid.spacing) <= _MOST_SPACING:
         raise InputError(
-            f"The {what} has only {'x'.join(map(str, image.GetSize()))} voxels; at least 4 along each axis are needed."
+            f"The {what} has a voxel spacing of {'x'.join(f'{v:g}' for v in grid.spacing)} mm, which cannot be. "
+            "Correct its header."
+        )
+    if min(grid.size) < 4:
+        raise InputError(
+            f"The {what} has only {'x'.join(map(str, grid.size))} voxels; at least 4 along each axis are needed."
+            + (" Of a DICOM series give the folder, not a file." if grid.size[2] == 1 else "")
         )
     return image
 
@@ -196,13 +192,13 @@ def check_intensity_image(image: sitk.Image, what: str = "image") -> sitk.Image:
     Raises
     ------
     InputError
-        If it is 4D or has several components, holds NaN or infinite voxels (says how many), is constant, or looks like
-        a label image.
+        If it is 4D or has several components, holds NaN or infinite voxels (says how many) or numbers beyond float32,
+        is constant, or looks like a label image (see :func:`CycleRegLib.label_maps.looks_like_labels`).
     """
     image = _three_dimensional(image, what)
-    whole = "float" not in image.GetPixelIDTypeAsString()
     array = sitk.GetArrayViewFromImage(image)
-    if not whole:
+    largest = float(np.finfo(np.float32).max)
+    if array.dtype.kind == "f":
         bad = int(array.size - np.count_nonzero(np.isfinite(array)))
         if bad:
             raise InputError(
@@ -212,26 +208,14 @@ def check_intensity_image(image: sitk.Image, what: str = "image") -> sitk.Image:
     low, high = float(array.min()), float(array.max())
     if low == high:
         raise InputError(f"The {what} is constant: every voxel is {low:g}. There is nothing to register.")
-    if _looks_like_labels(array, whole, low, high):
+    if not -largest <= low <= high <= largest:
+        raise InputError(f"The {what} holds values up to {max(abs(low), abs(high)):.3g}, too large for 32-bit numbers.")
+    if looks_like_labels(array):
         raise InputError(
             f"The {what} looks like a label image ({np.unique(array).size} whole values from {low:g} to {high:g}); "
-            "an intensity image is needed."
+            "an intensity image is needed. If it is one, smooth it slightly first."
         )
     return image if image.GetPixelID() == sitk.sitkFloat32 else sitk.Cast(image, sitk.sitkFloat32)
-
-
-def _looks_like_labels(array: np.ndarray, whole: bool, low: float, high: float) -> bool:
-    """Few whole values, and almost every voxel equal to its neighbour, as in no acquired image."""
-    if low < 0 or high > 65535 or (not whole and low != int(low)):
-        return False
-    values = np.unique(array[:: max(1, array.shape[0] // 16)])
-    if values.size > _LABEL_VALUES or not np.array_equal(values, np.round(values)):
-        return False
-    if np.unique(array).size > _LABEL_VALUES:
-        return False
-    inside = array[:, :, 1:] > 0
-    changes = (array[:, :, 1:] != array[:, :, :-1]) & inside
-    return bool(changes.sum() < 0.35 * max(1, inside.sum()))
 
 
 def check_mask(mask: sitk.Image, grid: Grid, what: str) -> sitk.Image:
@@ -258,13 +242,23 @@ def check_overlap(fixed: Grid, moving: Grid, transform: sitk.Transform | None, s
     Raises
     ------
     InputError
-        If no point of a coarse lattice over the fixed image lands in the moving image.
+        If no point of a lattice over the fixed image lands in the moving image, or the transform is none that can be
+        used: singular, or leading to numbers that are not finite.
     """
-    lattice = fixed.with_size([min(24, s) for s in fixed.size]).points().reshape(-1, 3)
+    lattice = fixed.with_size([min(64, s) for s in fixed.size])
+    points = lattice.points()
     if transform is not None:
-        lattice = np.array([transform.TransformPoint(p) for p in lattice.tolist()])
-    if not moving.contains(lattice).any():
-        gap = np.linalg.norm(moving.center - (lattice.mean(axis=0)))
+        moved = sitk.TransformToDisplacementField(
+            transform, sitk.sitkVectorFloat64, lattice.size, lattice.origin, lattice.spacing, lattice.direction
+        )
+        points = points + sitk.GetArrayViewFromImage(moved)
+        if not np.isfinite(points).all():
+            raise InputError("The initial transform leads to numbers that are not finite. Give another one, or none.")
+        if transform.IsLinear() and np.linalg.matrix_rank(np.diff(points[:2, :2, :2].reshape(8, 3), axis=0)) < 3:
+            raise InputError("The initial transform is singular: it flattens the image. Give another one, or none.")
+    points = points.reshape(-1, 3)
+    if not moving.contains(points).any():
+        gap = np.linalg.norm(moving.center - points.mean(axis=0))
         raise InputError(
             f"The images do not overlap {stage}: their centres are {gap:.0f} mm apart. "
             "Use --affine auto, rigid or affine, or give an --initial-transform that brings them together."
@@ -294,9 +288,11 @@ def resample_to(
 
 
 def check_output_suffix(path: os.PathLike[str] | str, allowed: Iterable[str], what: str) -> None:
-    """Refuse an output name whose suffix no writer knows, before anything is computed."""
-    if suffix_of(path) not in tuple(allowed):
-        raise InputError(f"The {what} {path} has no suffix that can be written. Use one of: {' '.join(allowed)}.")
+    """Refuse an output name whose suffix no writer knows, or one of two files, before anything is computed."""
+    written = [suffix for suffix in allowed if suffix not in _TWO_FILES]
+    # In capitals, ITK does not know the suffixes of MetaImage and NIfTI.
+    if suffix_of(path) not in written or not os.fspath(path).endswith(suffix_of(path)):
+        raise InputError(f"The {what} {path} has no suffix that can be written. Use one of: {' '.join(written)}.")
 
 
 def write_image(image: sitk.Image, path: os.PathLike[str] | str) -> None:
@@ -310,7 +306,7 @@ def write_image(image: sitk.Image, path: os.PathLike[str] | str) -> None:
     try:
         sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
     except RuntimeError as error:
-        raise OSError(_itk_reason(error)) from error
+        raise OSError(itk_reason(str(error))) from error
 
 
 def write_transform(field: DisplacementField, path: os.PathLike[str] | str) -> None:
@@ -319,15 +315,14 @@ def write_transform(field: DisplacementField, path: os.PathLike[str] | str) -> N
     SimpleITK and Slicer read all of them.
     """
     if suffix_of(path) in FIELD_SUFFIXES:
-        image = field.to_image()
-        # The NIfTI intent code for displacement vectors, so that readers do not take them for colours or time.
-        image.SetMetaData("intent_code", "1006")
-        write_image(image, path)
+        # In NIfTI ITK marks them as vectors (intent 1007) and leaves them in LPS, as ANTs does.  Its other mark, of
+        # displacements (1006), stands for RAS, and SimpleITK cannot write it.
+        write_image(field.to_image(), path)
         return
     try:
         sitk.WriteTransform(field.to_transform(), str(path))
     except RuntimeError as error:
-        raise OSError(_itk_reason(error)) from error
+        raise OSError(itk_reason(str(error))) from error
 
 
 def read_transform(path: os.PathLike[str] | str, what: str = "transform") -> sitk.Transform:
@@ -338,23 +333,36 @@ def read_transform(path: os.PathLike[str] | str, what: str = "transform") -> sit
     InputError
         If it is missing, unreadable, not 3D, or no transform.
     """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise InputError(f"The {what} {path} does not exist.")
+    path = existing_path(path, what)
     if suffix_of(path) in FIELD_SUFFIXES:
         image = read_any_image(path, what)
         if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
             raise InputError(
                 f"The {what} {path} is no displacement field: 3 components per voxel of a 3D image are needed."
             )
-        return DisplacementField.from_image(image).to_transform()
+        try:
+            return DisplacementField.from_image(image).to_transform()
+        except InputError as error:
+            raise InputError(f"The {what} {path} cannot be used. {error}") from error
     if suffix_of(path) not in TRANSFORM_SUFFIXES:
         raise InputError(f"The {what} {path} has an unknown suffix. Use one of: {' '.join(TRANSFORM_SUFFIXES)}.")
-    try:
-        with _quiet_itk():
+    transform, failure = None, ""
+    with quiet_itk():
+        try:
             transform = sitk.ReadTransform(str(path))
-    except RuntimeError as error:
-        raise InputError(f"The {what} {path} is not a transform that can be read ({_itk_reason(error)}).") from error
+        except RuntimeError as error:
+            failure = itk_reason(str(error))
+    if transform is None:
+        if "unsupported type" in failure:
+            failure = "its content does not fit its suffix"
+        raise InputError(
+            f"The {what} {path} is not a transform that can be read ({failure}). It may be damaged, or something else; "
+            "transforms are ITK transform files or displacement fields."
+        )
+    try:
+        transform.TransformPoint((0.0,) * transform.GetDimension())
+    except RuntimeError as error:  # the text of a displacement field that ends early is read without a word
+        raise InputError(f"The {what} {path} is damaged or cut short ({itk_reason(str(error))}).") from error
     if transform.GetDimension() != 3:
         raise InputError(f"The {what} {path} is {transform.GetDimension()}D; a 3D transform is needed.")
     return transform
