@@ -17,23 +17,20 @@ import torch
 
 from .affine import register_affine
 from .checkpoints import Checkpoint, read_checkpoint
-from .devices import describe_device, is_out_of_memory, peak_memory_mb, resolve_device
-from .errors import CycleRegWarning, InputError, OutOfMemoryError
+from .deformation import Deformation
+from .devices import describe_device, peak_memory_mb, resolve_device
+from .errors import CycleRegWarning, InputError
 from .fields import DisplacementField
 from .geometry import Grid
 from .images import check_intensity_image, check_mask, check_overlap, resample_to
 from .measures import JacobianStatistics, jacobian_statistics, lncc
 from .methods import DEFAULT_METHOD, Method, get_method
-from .networks.inference import predict_fields
-from .optimize import Settings, Stage, optimize_pair
-from .working_grid import WorkingGrid
+from .optimize import Settings
 
 Progress = Callable[[str, float], None]
 AFFINE_MODES = ("auto", "none", "rigid", "affine")
 # Similarity before and after is measured on at most this many voxels.
 _SIMILARITY_VOXELS = 500_000
-# Each fallback after running out of memory works on this share of the voxels.
-_COARSER = 0.25
 
 
 @dataclass
@@ -197,7 +194,7 @@ def register(
             lambda stage, f: report(stage, 0.02 + 0.18 * f),
         )  # fmt: skip
         seconds["affine"] = time.perf_counter() - clock
-        job = _Deformation(
+        job = Deformation(
             fixed, moving, fixed_mask, moving_mask, matrix, start, chosen, weights, refine_steps, settings or Settings()
         )
         forward, backward, stages = job.run_with_fallbacks(where, lambda stage, f: report(stage, 0.2 + 0.65 * f))
@@ -314,106 +311,6 @@ def _align(
         fixed, moving, "affine" if mode == "auto" else mode, fixed_mask, moving_mask, initial, progress, str(device)
     )
     return found.matrix, None
-
-
-@dataclass
-class _Deformation:
-    """The deformable part of a registration, repeatable at lower resolution and on another device."""
-
-    fixed: sitk.Image
-    moving: sitk.Image
-    fixed_mask: sitk.Image | None
-    moving_mask: sitk.Image | None
-    matrix: np.ndarray
-    start: tuple[DisplacementField, DisplacementField] | None
-    method: Method
-    weights: Checkpoint | None
-    refine_steps: int
-    settings: Settings
-    device_used: torch.device | None = None
-
-    def run_with_fallbacks(
-        self, device: torch.device, progress: Progress
-    ) -> tuple[DisplacementField, DisplacementField, dict[str, float]]:
-        """Run; when memory ends, again on a coarser grid, then on the CPU.
-
-        Raises
-        ------
-        OutOfMemoryError
-            When nothing is left to try.
-        """
-        devices = [device] if device.type == "cpu" else [device, torch.device("cpu")]
-        attempts = [(d, share) for d in devices for share in (1.0, _COARSER)]
-        for number, (where, share) in enumerate(attempts):
-            if where.type == "cuda":
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats(where)
-            try:
-                result = self._run(where, share, progress)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if number + 1 == len(attempts):
-                    raise OutOfMemoryError(
-                        f"Memory ran out on every device and resolution tried, {describe_device(where)} last. "
-                        "Close other programs, crop the images, or resample them to larger voxels."
-                    ) from error
-                following, part = attempts[number + 1]
-                how = f"on {following}" if following != where else f"with {part:.0%} of the voxels"
-                warnings.warn(
-                    f"Memory ran out on {describe_device(where)}; trying again {how}.", CycleRegWarning, stacklevel=2
-                )
-            else:
-                self.device_used = where
-                return result
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _run(
-        self, device: torch.device, share: float, progress: Progress
-    ) -> tuple[DisplacementField, DisplacementField, dict[str, float]]:
-        seconds: dict[str, float] = {}
-        start, settings = self.start, self.settings
-        portion = 1.0
-        if self.method.network:
-            clock = time.perf_counter()
-            portion = 0.5 if self.refine_steps else 1.0
-            start = predict_fields(
-                self.weights, self.fixed, self.moving, self.matrix, device,
-                lambda stage, f: progress(stage, f * portion),
-                max_voxels=None if share == 1.0 else int(share * np.prod(self.fixed.GetSize())),
-            )  # fmt: skip
-            seconds["network"] = time.perf_counter() - clock
-            if not self.refine_steps:
-                return (*start, seconds)
-            settings = dataclasses.replace(settings, stages=_refinement(settings, self.refine_steps))
-        elif self.refine_steps:
-            *coarse, finest = settings.stages
-            finest = dataclasses.replace(finest, steps=finest.steps + self.refine_steps)
-            settings = dataclasses.replace(settings, stages=(*coarse, finest))
-        elif start is not None:
-            # A field that was found before is refined, not searched for from afar.
-            settings = dataclasses.replace(settings, stages=settings.stages[1:])
-        clock = time.perf_counter()
-        before = 1.0 - portion
-        progress("optimize", before)
-        domain = WorkingGrid(
-            self.fixed, self.moving, self.matrix, self.fixed_mask, self.moving_mask,
-            int(settings.max_voxels * share), device,
-        )  # fmt: skip
-        forward, backward, _ = optimize_pair(
-            domain, settings, start, lambda stage, f: progress(stage, before + portion * f)
-        )
-        seconds["optimize"] = time.perf_counter() - clock
-        return forward, backward, seconds
-
-
-def _refinement(settings: Settings, steps: int) -> tuple[Stage, ...]:
-    """``steps`` shared by the LNCC stages in the proportions of the settings; at least one at the finest."""
-    stages = [s for s in settings.stages if s.similarity == "lncc"]
-    whole = sum(s.steps for s in stages)
-    counts = [int(steps * s.steps / whole) for s in stages]
-    counts[-1] += steps - sum(counts)
-    return tuple(dataclasses.replace(s, steps=n) for s, n in zip(stages, counts) if n)
 
 
 def _similarity(

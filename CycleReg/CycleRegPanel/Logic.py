@@ -40,6 +40,7 @@ class CycleRegLogic(ScriptedLoadableModuleLogic):
         fixedMaskSegment: str | None = None,
         movingMaskSegment: str | None = None,
         outputSummary: Any = True,
+        backwardCheckpoint: str | None = None,
     ) -> Any:
         """Register ``movingNode`` onto ``fixedNode`` and write the result into the scene, whole or not at all.
 
@@ -58,8 +59,9 @@ class CycleRegLogic(ScriptedLoadableModuleLogic):
             ``vtkMRMLTableNode`` with the figures of the registration.
         method
             Id of the method (``CycleRegLib.methods``); None is the library's default.
-        checkpoint
-            Path of the trained weights, for methods that need them.
+        checkpoint, backwardCheckpoint
+            Paths of the trained weights, for methods that need them; the second only where the network of the other
+            direction lies in a file of its own.
         device
             ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         affine
@@ -109,6 +111,7 @@ class CycleRegLogic(ScriptedLoadableModuleLogic):
             fixedMaskSegment=fixedMaskSegment,
             movingMaskSegment=movingMaskSegment,
             outputSummary=outputSummary,
+            backwardCheckpoint=backwardCheckpoint,
         )
 
     def evaluate(self, *arguments: Any, **keywords: Any) -> Any:

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 import torch
 
 import CycleRegLib
-from CycleRegLib import registration
+from CycleRegLib import deformation, registration
 from CycleRegLib.checkpoints import write_checkpoint
 from CycleRegLib.errors import Cancelled, CycleRegWarning, InputError, OutOfMemoryError
 from CycleRegLib.geometry import Grid
@@ -121,7 +121,7 @@ def test_cancelling_at_any_stage_raises_at_once(stage: str) -> None:
 def test_memory_that_ends_makes_the_grid_coarser_then_gives_up(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    real, limits = registration.optimize_pair, []
+    real, limits = deformation.optimize_pair, []
 
     def scarce(domain, *rest):
         limits.append(int(np.prod(domain.grid.size)))
@@ -129,7 +129,7 @@ def test_memory_that_ends_makes_the_grid_coarser_then_gives_up(
             raise error
         return real(domain, *rest)
 
-    monkeypatch.setattr(registration, "optimize_pair", scarce)
+    monkeypatch.setattr(deformation, "optimize_pair", scarce)
     small = registration.Settings(max_voxels=60_000)
     with pytest.warns(CycleRegWarning, match="trying again with 25%"):
         result = CycleRegLib.register(sample().fixed, sample().moving, settings=small)
@@ -140,7 +140,7 @@ def test_memory_that_ends_makes_the_grid_coarser_then_gives_up(
     def never(*_):
         raise error
 
-    monkeypatch.setattr(registration, "optimize_pair", never)
+    monkeypatch.setattr(deformation, "optimize_pair", never)
     with pytest.warns(CycleRegWarning), pytest.raises(OutOfMemoryError, match="every device and resolution"):
         CycleRegLib.register(sample().fixed, sample().moving)
 
@@ -149,7 +149,7 @@ def test_other_errors_are_not_taken_for_memory(monkeypatch: pytest.MonkeyPatch) 
     def broken(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(registration, "optimize_pair", broken)
+    monkeypatch.setattr(deformation, "optimize_pair", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         CycleRegLib.register(sample().fixed, sample().moving)
 
