@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Union
 
 from .errors import InputError
+
+_PathLike = Union[os.PathLike[str], str]
 
 
 class OutputTransaction:
@@ -17,34 +22,45 @@ class OutputTransaction:
     ...     sitk.WriteImage(image, str(out.path("warped.nrrd")))
 
     A file is first written to a hidden folder beside its final place (same disk, so that the rename is atomic).  When
-    the block fails or is cancelled, that folder is removed and whatever stood at the final paths is untouched.
+    the block fails or is cancelled, that folder is removed and whatever stood at the final paths is untouched; also
+    when only the last of several files cannot be put in place.
+
+    Parameters
+    ----------
+    inputs
+        Files (or None) that an output must not replace.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: Iterable[_PathLike | None] = ()) -> None:
+        self._inputs = {_place(path) for path in inputs if path is not None}
         self._staged: list[tuple[Path, Path]] = []
         self._folders: dict[Path, Path] = {}
 
-    def claim(self, path: os.PathLike[str] | str) -> Path:
-        """Check that ``path`` can be written, before hours are spent on its content.
+    def claim(self, path: _PathLike) -> Path:
+        """Check that ``path`` can be written, before hours are spent on its content; returns the place it stands for.
 
         Raises
         ------
         InputError
-            If its folder is missing or not writable, or the path is a folder, or is claimed twice.
+            If its folder is missing or not writable, the path is a folder or no ordinary file, one of the inputs, or
+            claimed twice.
         """
-        final = Path(path).expanduser().absolute()
+        final = _place(path)
         folder = final.parent
         if not folder.is_dir():
             raise InputError(f"Cannot write {path}: the folder {folder} does not exist. Create it or choose another.")
         if final.is_dir():
             raise InputError(f"Cannot write {path}: it is a folder. Give the name of a file.")
+        if final.exists() and not final.is_file():
+            raise InputError(f"Cannot write {path}: it is not an ordinary file, and outputs replace what they name.")
         if final.exists() and not os.access(final, os.W_OK):
             raise InputError(f"Cannot write {path}: the file exists and is write-protected.")
-        self.probe(folder)
+        if final in self._inputs:
+            raise InputError(f"Cannot write {path}: it is one of the inputs, which are kept. Give another name.")
         if any(final == claimed for claimed, _ in self._staged):
             raise InputError(f"Two outputs have the same path {path}. Give each its own.")
-        staged = self._folders[folder] / final.name
-        self._staged.append((final, staged))
+        self.probe(folder)
+        self._staged.append((final, self._folders[folder] / final.name))
         return final
 
     def probe(self, folder: Path) -> None:
@@ -62,9 +78,9 @@ class OutputTransaction:
         except OSError as error:
             raise InputError(f"Cannot write into {folder}: {error.strerror or error}.") from error
 
-    def path(self, path: os.PathLike[str] | str) -> Path:
+    def path(self, path: _PathLike) -> Path:
         """Where to write the content of ``path`` for now; claims it if that was not done before."""
-        final = Path(path).expanduser().absolute()
+        final = _place(path)
         for claimed, staged in self._staged:
             if claimed == final:
                 return staged
@@ -79,25 +95,42 @@ class OutputTransaction:
     ) -> None:
         try:
             if kind is None:
-                self._commit()
-            elif isinstance(error, OSError):
-                raise InputError(
-                    f"Writing the outputs failed: {error.strerror or error}. Nothing was changed."
-                ) from error
+                try:
+                    self._commit()
+                except OSError as failure:
+                    raise _failed(failure) from failure
+            elif isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+                raise _failed(error) from error
         finally:
             for folder in self._folders.values():
-                _remove_tree(folder)
+                # What cannot be removed (a file that another program holds open) must not undo what was achieved.
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _commit(self) -> None:
         missing = [str(final) for final, staged in self._staged if not staged.exists()]
         if missing:
             raise RuntimeError(f"claimed but never written: {', '.join(missing)}")
-        for final, staged in self._staged:
-            os.replace(staged, final)
+        replaced: list[tuple[Path, Path]] = []
+        try:
+            for number, (final, staged) in enumerate(self._staged):
+                before = staged.with_name(f".before-{number}")
+                replaced.append((final, before))
+                if final.exists():
+                    os.replace(final, before)
+                os.replace(staged, final)
+        except BaseException:
+            for (final, before), (_, staged) in zip(replaced, self._staged):
+                if before.exists():
+                    os.replace(before, final)
+                elif not staged.exists():
+                    final.unlink()
+            raise
 
 
-def _remove_tree(folder: Path) -> None:
-    """Remove the staging folder (flat by construction)."""
-    for entry in folder.iterdir():
-        entry.unlink()
-    folder.rmdir()
+def _place(path: _PathLike) -> Path:
+    """The file that a path stands for, however it is spelt; a link stands for what it points to."""
+    return Path(os.path.realpath(Path(path).expanduser()))
+
+
+def _failed(error: OSError) -> InputError:
+    return InputError(f"Writing the outputs failed: {error.strerror or error}. Nothing was changed.")
