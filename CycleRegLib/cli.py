@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import shlex
 import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from .errors import Cancelled, CycleRegError, CycleRegWarning, InputError
+from .errors import Cancelled, CycleRegError, CycleRegWarning, InputError, OutOfMemoryError
 from .progress import STYLES
 
 
@@ -79,6 +81,25 @@ def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_SCALE_HELP = "voxels of the sample this many times larger, 0.5 to 8 (default 1)"
+
+
+def _scale(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.5 <= value <= 8:
+        raise argparse.ArgumentTypeError(f"it must be a number from 0.5 to 8, not '{text}'")
+    return value
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"it must be a whole number, 0 or more, not '{text}'")
+    return int(text)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     from . import __version__
@@ -131,22 +152,24 @@ def build_parser() -> argparse.ArgumentParser:
 
     sample = commands.add_parser("sample", help="write the sample pair: a two-phase abdomen with a known answer")
     sample.add_argument("--output", required=True, metavar="DIR")
-    sample.add_argument("--seed", type=int, default=0)
-    sample.add_argument("--scale", type=float, default=1.0, help="voxels this many times larger (default 1)")
+    sample.add_argument("--seed", type=_seed, default=0, metavar="N", help="0 (default) or more; varies the anatomy")
+    sample.add_argument("--scale", type=_scale, default=1.0, metavar="S", help=_SCALE_HELP)
 
     demo = commands.add_parser("demo", help="register and measure the sample pair, with pictures, report and scene")
     demo.add_argument("--output", required=True, metavar="DIR")
     demo.add_argument("--device", default="auto", metavar="D")
-    demo.add_argument(
-        "--scale", type=float, default=1.0, help="voxels of the sample this many times larger (default 1)"
-    )
+    demo.add_argument("--scale", type=_scale, default=1.0, metavar="S", help=_SCALE_HELP)
     demo.add_argument("--progress", default="bar", choices=STYLES)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (0, 2 wrong input, 3 out of memory, 130 cancelled)."""
-    return run(lambda: _dispatch(build_parser().parse_args(arguments)))
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a console of few characters must not end the work
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = argparse.Namespace(command_line=shlex.join(["cyclereg", *words]))
+    return run(lambda: _dispatch(build_parser().parse_args(words, given)))
 
 
 def run(work: Any) -> int:
@@ -158,19 +181,41 @@ def run(work: Any) -> int:
         try:
             work()
         except CycleRegError as error:
-            print(f"cyclereg: error: {error}", file=sys.stderr)
+            _say(f"cyclereg: error: {error}")
             return error.exit_status
         except KeyboardInterrupt:
-            print(f"cyclereg: error: {Cancelled()}", file=sys.stderr)
+            _say(f"cyclereg: error: {Cancelled()}")
             return Cancelled.exit_status
         except BrokenPipeError:
-            # The reader of our output is gone (as with `| head`); nobody is left to tell.
-            sys.stderr.close()
-            return 0
-        except MemoryError:
-            print("cyclereg: error: Memory ran out. Close other programs or crop the images.", file=sys.stderr)
-            return 3
+            return 0  # the reader of the last words is gone (as with `| head`), and all work was done before them
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            _say(f"cyclereg: error: The system refused. {where}{error.strerror or error}.")
+            return InputError.exit_status
+        except (MemoryError, RuntimeError) as error:
+            from .devices import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
+            _say("cyclereg: error: Memory ran out. Close other programs, crop the images, or resample them coarser.")
+            return OutOfMemoryError.exit_status
+        finally:
+            _flush_stdout()
     return 0
+
+
+def _say(text: str) -> None:
+    """One line on stderr, over a progress bar that may stand there."""
+    line = " ".join(text.splitlines())
+    print(f"\r{line:<79}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+
+
+def _flush_stdout() -> None:
+    """Python flushes at exit, and would complain aloud that the reader is gone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
@@ -192,7 +237,7 @@ def _stoppable() -> Iterator[None]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"cyclereg: warning: {message}", file=sys.stderr)
+    _say(f"cyclereg: warning: {message}")
 
 
 def _dispatch(arguments: argparse.Namespace) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from . import checkpoints
+from .devices import resolve_device
 from .errors import InputError
 from .evaluation import evaluate as evaluate_registration
 from .fields import DisplacementField
@@ -52,7 +52,7 @@ def register(arguments: argparse.Namespace) -> None:
             "No output was asked for. Give at least one of --output-transform, --output-inverse-transform, "
             "--output-volume, --output-jacobian, --output-roundtrip, --json, --report."
         )
-    with OutputTransaction() as out:
+    with OutputTransaction(_inputs(arguments)) as out:
         for what, path in wanted.items():
             if path is not None:
                 check_output_suffix(
@@ -110,7 +110,7 @@ def register(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """``cyclereg evaluate``: measure a registration that is on disk; the table goes to stdout."""
-    with OutputTransaction() as out:
+    with OutputTransaction(_inputs(arguments)) as out:
         for path in (arguments.json, arguments.csv):
             if path is not None:
                 out.claim(path)
@@ -171,6 +171,9 @@ def checkpoint_info(arguments: argparse.Namespace) -> None:
 
 def checkpoint_convert(arguments: argparse.Namespace) -> None:
     """``cyclereg checkpoint convert SOURCE OUTPUT``."""
+    for source in (arguments.source, arguments.backward):
+        if source is not None and os.path.realpath(source) == os.path.realpath(arguments.output):
+            raise InputError(f"Cannot write {arguments.output}: it is the input. Give another name.")
     grid = {
         key: value
         for key, value in (
@@ -196,6 +199,8 @@ def checkpoint_convert(arguments: argparse.Namespace) -> None:
 def sample(arguments: argparse.Namespace) -> None:
     """``cyclereg sample --output DIR``: the two-phase abdomen on disk."""
     folder = make_folder(arguments.output, "sample data")
+    if any(folder.iterdir()):
+        raise InputError(f"The folder {folder} is not empty. Give a new one, so that nothing in it is replaced.")
     for name, path in write_sample(folder, seed=arguments.seed, scale=arguments.scale).items():
         print(f"{name.replace('_', ' '):<20} {path}")
 
@@ -204,9 +209,14 @@ def demo(arguments: argparse.Namespace) -> None:
     """``cyclereg demo --output DIR``; see :mod:`CycleRegLib.demo`."""
     from .demo import run_demo
 
-    run_demo(
-        make_folder(arguments.output, "demo"), arguments.device, arguments.scale, make_progress(arguments.progress)
-    )
+    resolve_device(arguments.device)  # before anything is written
+    folder = make_folder(arguments.output, "demo")
+    if any(folder.iterdir()) and not (folder / "sample").is_dir():
+        raise InputError(
+            f"The folder {folder} holds something else than an earlier demo. Give a new one, so that nothing in it is "
+            "replaced."
+        )
+    run_demo(folder, arguments.device, arguments.scale, make_progress(arguments.progress))
 
 
 def make_folder(path: str | Path, what: str) -> Path:
@@ -244,12 +254,20 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def _inputs(arguments: argparse.Namespace) -> list[str | None]:
+    """Every file that a command reads, so that no output replaces it."""
+    names = ["mask", "transform", "inverse_transform", "initial_transform", "checkpoint", "backward_checkpoint"]
+    for side in ("fixed", "moving"):
+        names += [side, f"{side}_mask", f"{side}_landmarks", f"{side}_segmentation"]
+    return [getattr(arguments, name, None) for name in names]
+
+
 def _provenance(arguments: argparse.Namespace) -> dict[str, Any]:
     """The inputs and how the command was called, for summaries and reports."""
     return {
         "fixed": str(arguments.fixed),
         "moving": str(arguments.moving),
-        "command": shlex.join(["cyclereg", *sys.argv[1:]]),
+        "command": arguments.command_line,
     }
 
 
@@ -262,6 +280,5 @@ def check_report_folder(path: str | None) -> None:
         raise InputError(f"Cannot write a report into {folder}: it is a file. Give the name of a folder.")
     if not folder.absolute().parent.is_dir():
         raise InputError(f"Cannot write a report into {folder}: the folder {folder.parent} does not exist.")
-    if folder.is_dir():
-        with OutputTransaction() as probe:
-            probe.probe(folder)
+    with OutputTransaction() as probe:
+        probe.probe(folder if folder.is_dir() else folder.absolute().parent)

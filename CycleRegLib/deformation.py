@@ -106,10 +106,11 @@ class Deformation:
         clock = time.perf_counter()
         before = 1.0 - portion
         progress("optimize", before)
+        # A share of what would be used, not of a limit that the image may never reach.
+        voxels = share * min(settings.max_voxels, np.prod(self.fixed.GetSize())) if share < 1 else settings.max_voxels
         domain = WorkingGrid(
-            self.fixed, self.moving, self.matrix, self.fixed_mask, self.moving_mask,
-            int(settings.max_voxels * share), device,
-        )  # fmt: skip
+            self.fixed, self.moving, self.matrix, self.fixed_mask, self.moving_mask, int(voxels), device
+        )
         forward, backward, _ = optimize_pair(
             domain, settings, start, lambda stage, f: progress(stage, before + portion * f)
         )

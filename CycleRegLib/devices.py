@@ -8,6 +8,11 @@ import torch
 
 from .errors import InputError
 
+# In the messages of PyTorch on the CPU, on GPUs, of ITK and of C++ itself.
+_SIGNS_OF_NO_MEMORY = (
+    "out of memory", "not enough memory", "can't allocate memory", "failed to allocate", "bad allocation", "bad_alloc",
+)  # fmt: skip
+
 
 def available_devices() -> list[str]:
     """Devices that can register, the best first: ``cuda:0``, …, ``mps`` where it can, ``cpu``."""
@@ -63,9 +68,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(
-        sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory", "bad allocation")
-    )
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS_OF_NO_MEMORY)
 
 
 def describe_device(device: torch.device) -> str:

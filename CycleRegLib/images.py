@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -303,26 +305,70 @@ def write_image(image: sitk.Image, path: os.PathLike[str] | str) -> None:
     OSError
         If the disk refuses.
     """
+    path = Path(path)
+    _write(path, lambda: sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1))
+    # NIfTI's writer does not notice that the disk is full.
     try:
-        sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
-    except RuntimeError as error:
-        raise OSError(itk_reason(str(error))) from error
+        check_header(path, "image")
+    except InputError as error:
+        raise _not_written(path, "not all of it arrived") from error
 
 
 def write_transform(field: DisplacementField, path: os.PathLike[str] | str) -> None:
     """Write a field as ``.h5``/``.tfm`` (ITK displacement field transform) or as a vector image, LPS mm.
 
     SimpleITK and Slicer read all of them.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses.
     """
+    path = Path(path)
     if suffix_of(path) in FIELD_SUFFIXES:
         # In NIfTI ITK marks them as vectors (intent 1007) and leaves them in LPS, as ANTs does.  Its other mark, of
         # displacements (1006), stands for RAS, and SimpleITK cannot write it.
         write_image(field.to_image(), path)
         return
-    try:
-        sitk.WriteTransform(field.to_transform(), str(path))
-    except RuntimeError as error:
-        raise OSError(itk_reason(str(error))) from error
+    # HDF5 brings the whole process down when a write fails, so ask before; the transform is in float64.
+    _reserve(path, 2 * field.vectors.nbytes)
+    _write(path, lambda: sitk.WriteTransform(field.to_transform(), str(path)))
+    if suffix_of(path) == ".tfm" and not _ends_with_fixed_parameters(path):
+        raise _not_written(path, "not all of it arrived")
+
+
+def _write(path: Path, write: Callable[[], None]) -> None:
+    with quiet_itk():
+        try:
+            write()
+        except RuntimeError as error:
+            raise _not_written(path, itk_reason(str(error))) from error
+
+
+def _not_written(path: Path, reason: str) -> OSError:
+    return OSError(f"{path.name} could not be written ({reason}); the disk may be full")
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make sure that the disk takes so many bytes, by allocating them where the system can."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "wb") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+                    raise _not_written(path, error.strerror) from error
+        path.unlink()
+    elif shutil.disk_usage(path.parent).free < size:
+        raise _not_written(path, os.strerror(errno.ENOSPC))
+
+
+def _ends_with_fixed_parameters(path: Path) -> bool:
+    """Whether the text of a transform is there to its last line; its writer does not notice that the disk is full."""
+    with open(path, "rb") as file:
+        file.seek(-min(4096, path.stat().st_size), os.SEEK_END)
+        end = file.read()
+    return b"\nFixedParameters:" in end and end.endswith(b"\n")
 
 
 def read_transform(path: os.PathLike[str] | str, what: str = "transform") -> sitk.Transform:

@@ -45,6 +45,6 @@ def itk_reason(message: str) -> str:
     """The last line of ITK's message, which says why; the lines before it say where in ITK's source."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     reason = lines[-1] if lines else "unknown reason"
-    for prefix in ("sitk::ERROR:", "ITK ERROR:"):
+    for prefix in ("sitk::ERROR:", "ITK ERROR:", "Reason:"):
         reason = reason.split(prefix)[-1].strip()
     return re.sub(r"^\w+\(0x[0-9a-f]+\): ", "", reason).rstrip(".")  # without the address of ITK's object

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from .errors import Cancelled
+
 Progress = Callable[[str, float], None]
 STYLES = ("bar", "json", "none")
 _WIDTH = 30
@@ -35,7 +37,10 @@ class _JsonLines:
         if percent < self._percent + 0.5 and stage == self._stage:
             return
         self._percent, self._stage = percent, stage
-        print(json.dumps({"stage": stage, "percent": percent}), file=self._stream, flush=True)
+        try:
+            print(json.dumps({"stage": stage, "percent": percent}), file=self._stream, flush=True)
+        except BrokenPipeError as error:  # the program that started this one is gone
+            raise Cancelled("Nobody reads the progress any more; nothing was written.") from error
 
 
 class _StageLines:

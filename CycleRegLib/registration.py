@@ -255,7 +255,7 @@ def _weights(
     backward: os.PathLike[str] | str | None,
 ) -> Checkpoint | None:
     if not method.needs_checkpoint:
-        if checkpoint is not None:
+        if checkpoint is not None or backward is not None:
             raise InputError(
                 f"The method {method.id} uses no checkpoint, but one was given. Leave it out or choose the network "
                 "method that it belongs to."
