@@ -73,7 +73,7 @@ class Settings:
     # Determinants below this are pushed up during the optimisation, and mended at the end.
     least_determinant: float = 0.05
     mask_every: int = 8
-    max_voxels: int = 12_000_000
+    max_voxels: int = 7_500_000
 
 
 @dataclass

@@ -71,7 +71,7 @@ class WorkingGrid:
         matrix: np.ndarray,
         fixed_mask: sitk.Image | None = None,
         moving_mask: sitk.Image | None = None,
-        max_voxels: int = 12_000_000,
+        max_voxels: int = 7_500_000,
         device: torch.device | str = "cpu",
     ) -> None:
         self.fixed_grid, self.moving_grid = Grid.of(fixed), Grid.of(moving)
