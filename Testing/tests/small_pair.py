@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,13 @@ def write_dicom(folder: Path, image: sitk.Image, series: int, keep: Any = lambda
 
 def tree(folder: Path) -> dict[str, str]:
     """Every path below a folder and what it holds, staging folders included."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
-        for path in sorted(folder.rglob("*"))
-    }
+    return {str(path.relative_to(folder)): _content(path) for path in sorted(folder.rglob("*"))}
+
+
+def _content(path: Path) -> str:
+    if path.is_dir():
+        return "folder"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if os.access(path, os.R_OK) else "not readable"
 
 
 def refuse(
