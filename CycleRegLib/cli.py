@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
@@ -220,20 +221,26 @@ def _flush_stdout() -> None:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """A polite kill (SIGTERM) cancels as Ctrl-C does: outputs that were begun are removed."""
+    """A polite kill (SIGTERM) cancels as Ctrl-C does: outputs that were begun are removed, undisturbed by a second."""
+    before: dict[signal.Signals, Any] = {}
 
     def stop(*_: Any) -> NoReturn:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: the host handles signals
+    if threading.current_thread() is not threading.main_thread():  # the host handles signals
         yield
         return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Ctrl-C only where Python's own handler would have had it: not where a host listens or it is switched off.
+        if number == signal.SIGTERM or signal.getsignal(number) is signal.default_int_handler:
+            before[number] = signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

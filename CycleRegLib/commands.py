@@ -32,7 +32,7 @@ from .phantom import write_sample
 from .pictures import render_pictures
 from .progress import make_progress
 from .registration import register as register_images
-from .report import write_report
+from .report import render_report
 from .segmentations import read_segmentation
 
 WRITTEN_TRANSFORMS = (".h5", ".tfm", *FIELD_SUFFIXES)
@@ -61,7 +61,7 @@ def register(arguments: argparse.Namespace) -> None:
                 out.claim(path)
         if arguments.json is not None:
             out.claim(arguments.json)
-        check_report_folder(arguments.report)
+        report = _claim_report(arguments, out)
         fixed = read_image(arguments.fixed, "fixed")
         moving = read_image(arguments.moving, "moving")
         masks = {
@@ -77,8 +77,8 @@ def register(arguments: argparse.Namespace) -> None:
             fixed,
             moving,
             method=arguments.method,
-            checkpoint=arguments.checkpoint,
-            backward_checkpoint=arguments.backward_checkpoint,
+            checkpoint=_at_home(arguments.checkpoint),
+            backward_checkpoint=_at_home(arguments.backward_checkpoint),
             device=arguments.device,
             initial_transform=initial,
             affine=arguments.affine,
@@ -99,11 +99,11 @@ def register(arguments: argparse.Namespace) -> None:
                 (write_transform if "transform" in what else write_image)(contents[what](), out.path(path))
         if arguments.json is not None:
             write_json(summary, out.path(arguments.json))
-        if arguments.report is not None:
+        if report is not None:
             pictures = render_pictures(
                 fixed, moving, result.field, result.warped, inverse=result.inverse, initial=initial
             )
-            write_report(arguments.report, summary, None, pictures)
+            out.path(report).write_text(render_report(summary, None, pictures), encoding="utf-8")
     if arguments.progress == "json":
         print(json.dumps({"done": True, "seconds": summary["seconds"]["total"]}), flush=True)
 
@@ -114,7 +114,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         for path in (arguments.json, arguments.csv):
             if path is not None:
                 out.claim(path)
-        check_report_folder(arguments.report)
+        report = _claim_report(arguments, out)
         for kind in ("landmarks", "segmentation"):
             if (getattr(arguments, f"fixed_{kind}") is None) != (getattr(arguments, f"moving_{kind}") is None):
                 raise InputError(f"Give --fixed-{kind} and --moving-{kind}, or neither.")
@@ -131,7 +131,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             for kind, read in (("landmarks", read_landmarks), ("segmentation", read_segmentation)):
                 path = getattr(arguments, f"{side}_{kind}")
                 if path is not None:
-                    known[f"{side}_{kind}"] = read(path)
+                    known[f"{side}_{kind}"] = read(_at_home(path))
         mask = None if arguments.mask is None else read_label_image(arguments.mask)
         result = evaluate_registration(
             fixed,
@@ -148,11 +148,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
             write_json({**result.to_dict(), **_provenance(arguments)}, out.path(arguments.json))
         if arguments.csv is not None:
             result.write_csv(out.path(arguments.csv))
-        if arguments.report is not None:
+        if report is not None:
             if result.landmarks is not None:
                 known.update(fixed_landmarks=result.landmarks.fixed, moving_landmarks=result.landmarks.moving)
             pictures = render_pictures(fixed, moving, field, inverse=inverse, initial=initial, **known)
-            write_report(arguments.report, _provenance(arguments), result.to_dict(), pictures)
+            text = render_report(_provenance(arguments), result.to_dict(), pictures)
+            out.path(report).write_text(text, encoding="utf-8")
     print(result.format_table(details=True))
 
 
@@ -254,6 +255,11 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def _at_home(path: str | None) -> str | None:
+    """``~`` expanded, which shells leave alone after an equals sign."""
+    return None if path is None else os.path.expanduser(path)
+
+
 def _inputs(arguments: argparse.Namespace) -> list[str | None]:
     """Every file that a command reads, so that no output replaces it."""
     names = ["mask", "transform", "inverse_transform", "initial_transform", "checkpoint", "backward_checkpoint"]
@@ -269,6 +275,11 @@ def _provenance(arguments: argparse.Namespace) -> dict[str, Any]:
         "moving": str(arguments.moving),
         "command": arguments.command_line,
     }
+
+
+def _claim_report(arguments: argparse.Namespace, out: OutputTransaction) -> Path | None:
+    """Where the report will be, among the outputs that appear together."""
+    return None if arguments.report is None else out.claim(out.folder(arguments.report, "report") / "report.html")
 
 
 def check_report_folder(path: str | None) -> None:

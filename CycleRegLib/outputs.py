@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -35,6 +36,7 @@ class OutputTransaction:
         self._inputs = {_place(path) for path in inputs if path is not None}
         self._staged: list[tuple[Path, Path]] = []
         self._folders: dict[Path, Path] = {}
+        self._made: list[Path] = []
 
     def claim(self, path: _PathLike) -> Path:
         """Check that ``path`` can be written, before hours are spent on its content; returns the place it stands for.
@@ -62,6 +64,29 @@ class OutputTransaction:
         self.probe(folder)
         self._staged.append((final, self._folders[folder] / final.name))
         return final
+
+    def folder(self, path: _PathLike, what: str) -> Path:
+        """The folder for some outputs, made if its parent exists, and removed again when the block fails.
+
+        Raises
+        ------
+        InputError
+            If it is a file, is claimed as one, or cannot be made; the message names ``what`` goes there.
+        """
+        place = _place(path)
+        if place.exists() and not place.is_dir():
+            raise InputError(f"Cannot write the {what} into {path}: it is a file. Give the name of a folder.")
+        if any(place == claimed for claimed, _ in self._staged):
+            raise InputError(f"Two outputs have the same path {path}. Give each its own.")
+        if not place.parent.is_dir():
+            raise InputError(f"Cannot write the {what} into {path}: the folder {place.parent} does not exist.")
+        if not place.exists():
+            try:
+                place.mkdir()
+            except OSError as error:
+                raise InputError(f"Cannot write into {place.parent}: {error.strerror or error}.") from error
+            self._made.append(place)
+        return place
 
     def probe(self, folder: Path) -> None:
         """Check that files can be made in ``folder``.
@@ -105,6 +130,9 @@ class OutputTransaction:
             for folder in self._folders.values():
                 # What cannot be removed (a file that another program holds open) must not undo what was achieved.
                 shutil.rmtree(folder, ignore_errors=True)
+            for folder in self._made:
+                with contextlib.suppress(OSError):  # not empty, as when all went well
+                    folder.rmdir()
 
     def _commit(self) -> None:
         missing = [str(final) for final, staged in self._staged if not staged.exists()]

@@ -178,6 +178,26 @@ def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "sub" / "file.txt").read_text() == "new link.txt"
 
 
+def test_a_folder_is_made_and_removed_when_the_block_fails(tmp_path: Path) -> None:
+    def work(then: BaseException | None) -> None:
+        with OutputTransaction() as out:
+            folder = out.folder(tmp_path / "report", "report")
+            out.path(folder / "report.html").write_text("new")
+            if then is not None:
+                raise then
+
+    with pytest.raises(Cancelled):
+        work(Cancelled())
+    assert tree(tmp_path) == {}
+    work(None)
+    assert set(tree(tmp_path)) == {"report", "report/report.html"}
+    (tmp_path / "report" / "notes.txt").write_text("kept")
+    before = tree(tmp_path)
+    with pytest.raises(Cancelled):
+        work(Cancelled())
+    assert tree(tmp_path) == before
+
+
 def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))

@@ -254,6 +254,8 @@ class TestOutputs:
         refused({"--report": folder / "missing" / "report"}, "report", "does not exist")
         refused({"--report": folder / "fixed.nrrd"}, "is a file")
         refused({"--json": os.devnull}, "not an ordinary file")
+        (folder / "report" / "report.html").mkdir(parents=True)
+        refused({"--report": folder / "report"}, "report.html", "is a folder")
 
     @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write into")
     def test_folder_that_cannot_be_written(self, refused: Refuse) -> None:
@@ -271,6 +273,9 @@ class TestOutputs:
         for other in ("a.nrrd", "sub/../a.nrrd"):
             refused({"--output-volume": folder / "a.nrrd", "--output-jacobian": folder / other}, "same path")
         refused({"--json": folder / "warped.nrrd"}, "same path", "warped.nrrd")
+        refused({"--json": folder / "a", "--report": folder / "a"}, "same path")
+        (folder / "report").mkdir()
+        refused({"--json": folder / "report" / "report.html", "--report": folder / "report"}, "same path")
 
     def test_inputs_are_kept(self, folder: Path, refused: Refuse) -> None:
         mask = write(image_of((body() > 40).astype(np.uint8)), folder / "mask.nrrd")
