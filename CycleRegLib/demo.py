@@ -35,7 +35,12 @@ def run_demo(folder: Path, device: str = "auto", scale: float = 1.0, progress: P
     report("sample", 0.0)
     paths = write_sample(data, scale=scale)
     fixed, moving = read_image(paths["fixed"], "fixed"), read_image(paths["moving"], "moving")
-    result = register(fixed, moving, device=device, progress=lambda stage, f: report(stage, 0.15 + 0.5 * f))
+
+    def tell(stage: str, fraction: float) -> None:
+        if fraction < 1:  # the registration is done then, the demonstration is not
+            report(stage, 0.15 + 0.5 * fraction)
+
+    result = register(fixed, moving, device=device, progress=tell)
     known = {
         **{f"{side}_landmarks": read_landmarks(paths[f"{side}_landmarks"]) for side in ("fixed", "moving")},
         **{f"{side}_segmentation": read_segmentation(paths[f"{side}_segmentation"]) for side in ("fixed", "moving")},
