@@ -215,7 +215,7 @@ def check_intensity_image(image: sitk.Image, what: str = "image") -> sitk.Image:
     if looks_like_labels(array):
         raise InputError(
             f"The {what} looks like a label image ({np.unique(array).size} whole values from {low:g} to {high:g}); "
-            "an intensity image is needed. If it is one, smooth it slightly first."
+            "an intensity image is needed. If it is one after all, smooth it slightly."
         )
     return image if image.GetPixelID() == sitk.sitkFloat32 else sitk.Cast(image, sitk.sitkFloat32)
 
