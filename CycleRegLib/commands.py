@@ -31,6 +31,7 @@ from .outputs import OutputTransaction
 from .phantom import write_sample
 from .pictures import render_pictures
 from .progress import make_progress
+from .registration import RegistrationResult
 from .registration import register as register_images
 from .report import render_report
 from .segmentations import read_segmentation
@@ -40,28 +41,13 @@ WRITTEN_TRANSFORMS = (".h5", ".tfm", *FIELD_SUFFIXES)
 
 def register(arguments: argparse.Namespace) -> None:
     """``cyclereg register``: files in, files out."""
-    wanted = {
-        "transform": arguments.output_transform,
-        "inverse transform": arguments.output_inverse_transform,
-        "volume": arguments.output_volume,
-        "jacobian": arguments.output_jacobian,
-        "roundtrip": arguments.output_roundtrip,
-    }
-    if not any([*wanted.values(), arguments.json, arguments.report]):
+    if not any([*register_outputs(arguments).values(), arguments.json, arguments.report]):
         raise InputError(
             "No output was asked for. Give at least one of --output-transform, --output-inverse-transform, "
             "--output-volume, --output-jacobian, --output-roundtrip, --json, --report."
         )
-    with OutputTransaction(_inputs(arguments)) as out:
-        for what, path in wanted.items():
-            if path is not None:
-                check_output_suffix(
-                    path, WRITTEN_TRANSFORMS if "transform" in what else IMAGE_SUFFIXES, f"output {what}"
-                )
-                out.claim(path)
-        if arguments.json is not None:
-            out.claim(arguments.json)
-        report = _claim_report(arguments, out)
+    with OutputTransaction(input_paths(arguments)) as out:
+        report = claim_register_outputs(arguments, out)
         fixed = read_image(arguments.fixed, "fixed")
         moving = read_image(arguments.moving, "moving")
         masks = {
@@ -87,16 +73,7 @@ def register(arguments: argparse.Namespace) -> None:
             **masks,
         )
         summary = {**result.summary(), **_provenance(arguments)}
-        contents = {
-            "transform": lambda: result.field,
-            "inverse transform": lambda: result.inverse,
-            "volume": lambda: result.warped,
-            "jacobian": result.jacobian,
-            "roundtrip": result.roundtrip_image,
-        }
-        for what, path in wanted.items():
-            if path is not None:
-                (write_transform if "transform" in what else write_image)(contents[what](), out.path(path))
+        write_register_outputs(result, arguments, out)
         if arguments.json is not None:
             write_json(summary, out.path(arguments.json))
         if report is not None:
@@ -108,13 +85,54 @@ def register(arguments: argparse.Namespace) -> None:
         print(json.dumps({"done": True, "seconds": summary["seconds"]["total"]}), flush=True)
 
 
+def register_outputs(arguments: argparse.Namespace) -> dict[str, str]:
+    """The image and transform files that ``cyclereg register`` was asked for, by what they hold."""
+    wanted = {
+        "transform": arguments.output_transform,
+        "inverse transform": arguments.output_inverse_transform,
+        "volume": arguments.output_volume,
+        "jacobian": arguments.output_jacobian,
+        "roundtrip": arguments.output_roundtrip,
+    }
+    return {what: path for what, path in wanted.items() if path is not None}
+
+
+def claim_register_outputs(arguments: argparse.Namespace, out: OutputTransaction) -> Path | None:
+    """Check and claim every output before anything is computed; returns where the report will be.
+
+    Raises
+    ------
+    InputError
+        If one cannot be written.
+    """
+    for what, path in register_outputs(arguments).items():
+        check_output_suffix(path, WRITTEN_TRANSFORMS if "transform" in what else IMAGE_SUFFIXES, f"output {what}")
+        out.claim(path)
+    if arguments.json is not None:
+        out.claim(arguments.json)
+    return claim_report(arguments, out)
+
+
+def write_register_outputs(result: RegistrationResult, arguments: argparse.Namespace, out: OutputTransaction) -> None:
+    """Write what :func:`register_outputs` names."""
+    contents = {
+        "transform": lambda: result.field,
+        "inverse transform": lambda: result.inverse,
+        "volume": lambda: result.warped,
+        "jacobian": result.jacobian,
+        "roundtrip": result.roundtrip_image,
+    }
+    for what, path in register_outputs(arguments).items():
+        (write_transform if "transform" in what else write_image)(contents[what](), out.path(path))
+
+
 def evaluate(arguments: argparse.Namespace) -> None:
     """``cyclereg evaluate``: measure a registration that is on disk; the table goes to stdout."""
-    with OutputTransaction(_inputs(arguments)) as out:
+    with OutputTransaction(input_paths(arguments)) as out:
         for path in (arguments.json, arguments.csv):
             if path is not None:
                 out.claim(path)
-        report = _claim_report(arguments, out)
+        report = claim_report(arguments, out)
         for kind in ("landmarks", "segmentation"):
             if (getattr(arguments, f"fixed_{kind}") is None) != (getattr(arguments, f"moving_{kind}") is None):
                 raise InputError(f"Give --fixed-{kind} and --moving-{kind}, or neither.")
@@ -260,7 +278,7 @@ def _at_home(path: str | None) -> str | None:
     return None if path is None else os.path.expanduser(path)
 
 
-def _inputs(arguments: argparse.Namespace) -> list[str | None]:
+def input_paths(arguments: argparse.Namespace) -> list[str | None]:
     """Every file that a command reads, so that no output replaces it."""
     names = ["mask", "transform", "inverse_transform", "initial_transform", "checkpoint", "backward_checkpoint"]
     for side in ("fixed", "moving"):
@@ -277,19 +295,6 @@ def _provenance(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _claim_report(arguments: argparse.Namespace, out: OutputTransaction) -> Path | None:
+def claim_report(arguments: argparse.Namespace, out: OutputTransaction) -> Path | None:
     """Where the report will be, among the outputs that appear together."""
     return None if arguments.report is None else out.claim(out.folder(arguments.report, "report") / "report.html")
-
-
-def check_report_folder(path: str | None) -> None:
-    """Refuse early what :func:`CycleRegLib.report.write_report` would refuse after the work."""
-    if path is None:
-        return
-    folder = Path(path).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"Cannot write a report into {folder}: it is a file. Give the name of a folder.")
-    if not folder.absolute().parent.is_dir():
-        raise InputError(f"Cannot write a report into {folder}: the folder {folder.parent} does not exist.")
-    with OutputTransaction() as probe:
-        probe.probe(folder if folder.is_dir() else folder.absolute().parent)

@@ -69,8 +69,8 @@ def evaluate(
         linearly and counts where it is at least one half.  Segments are paired by name, or by value when no name is
         common.
     tumor_label
-        Name or value of the tumour's segment; by default the segment whose name contains "tumor", "tumour" or
-        "lesion".
+        Name or value (a number, or its digits) of the tumour's segment; by default the segment whose name contains
+        "tumor", "tumour" or "lesion".
     mask
         Restricts similarity and Jacobian statistics to its non-zero voxels (on any grid).
     initial
@@ -244,6 +244,8 @@ class _SegmentPairs:
             if len(names) > 1:
                 warn(f"Several segments look like tumours ({', '.join(names)}); {names[0]!r} was measured.")
             return names[0] if names else None
+        if isinstance(label, str) and label not in self.values and label.isdigit():
+            label = int(label)  # the command line knows text only
         name = label if isinstance(label, str) else self.fixed.segment(label).name
         if name in self.values:
             return name

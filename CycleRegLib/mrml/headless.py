@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..cli import OneLineParser, add_measure_arguments, add_register_arguments, run
-from ..commands import WRITTEN_TRANSFORMS, check_report_folder, write_json
+from ..commands import claim_register_outputs, input_paths, write_json, write_register_outputs
 from ..errors import InputError
 from ..geometry import Grid
-from ..images import IMAGE_SUFFIXES, check_output_suffix, write_image
-from ..images import write_transform as write_transform_file
+from ..images import check_output_suffix
 from ..outputs import OutputTransaction
 from ..pictures import render_pictures
 from ..progress import make_progress
-from ..report import write_report
+from ..report import render_report
 from .job import ProcessResult, process
 from .measure import EvaluationNodes, evaluate
 from .nodes import landmarks_from_markups, transform_from_node
@@ -64,24 +64,11 @@ def main(argv: Sequence[str], register: Callable[..., Any] | None = None) -> int
 
 
 def _job(arguments: argparse.Namespace, register: Callable[..., Any] | None) -> None:
-    files = {
-        "transform": arguments.output_transform,
-        "inverse transform": arguments.output_inverse_transform,
-        "volume": arguments.output_volume,
-        "jacobian": arguments.output_jacobian,
-        "roundtrip": arguments.output_roundtrip,
-    }
-    files = {what: path for what, path in files.items() if path is not None}
     _check_together(arguments)
-    with OutputTransaction() as out:
+    with OutputTransaction(input_paths(arguments)) as out:
         check_output_suffix(arguments.scene, (".mrb",), "scene")
-        for what, path in files.items():
-            allowed = WRITTEN_TRANSFORMS if "transform" in what else IMAGE_SUFFIXES
-            check_output_suffix(path, allowed, f"output {what}")
-        for path in (arguments.scene, arguments.json, *files.values()):
-            if path is not None:
-                out.claim(path)
-        check_report_folder(arguments.report)
+        out.claim(arguments.scene)
+        report = claim_register_outputs(arguments, out)
         ensure_scene()
         nodes = {
             name: load(getattr(arguments, name), name.replace("_", " "))
@@ -109,7 +96,7 @@ def _job(arguments: argparse.Namespace, register: Callable[..., Any] | None) -> 
             register=register,
         )
         measured = _measure(nodes, arguments, done)
-        _write(files, nodes, arguments, done, measured, out)
+        _write(nodes, arguments, done, measured, report, out)
 
 
 def _check_together(arguments: argparse.Namespace) -> None:
@@ -137,30 +124,23 @@ def _measure(nodes: dict[str, Any], arguments: argparse.Namespace, done: Process
 
 
 def _write(
-    files: dict[str, str],
     nodes: dict[str, Any],
     arguments: argparse.Namespace,
     done: ProcessResult,
     measured: EvaluationNodes | None,
+    report: Path | None,
     out: OutputTransaction,
 ) -> None:
     result = done.registration
-    contents: dict[str, Callable[[], Any]] = {
-        "transform": lambda: result.field,
-        "inverse transform": lambda: result.inverse,
-        "volume": lambda: result.warped,
-        "jacobian": result.jacobian,
-        "roundtrip": result.roundtrip_image,
-    }
-    for what, path in files.items():
-        (write_transform_file if "transform" in what else write_image)(contents[what](), out.path(path))
+    write_register_outputs(result, arguments, out)
     summary = {**result.summary(), **{name: getattr(arguments, name) for name in ("fixed", "moving", "command")}}
     evaluation = None if measured is None else measured.evaluation.to_dict()
     if arguments.json is not None:
         write_json(summary if evaluation is None else {**summary, "evaluation": evaluation}, out.path(arguments.json))
     save_scene(arguments.scene, out)
-    if arguments.report is not None:
-        write_report(arguments.report, summary, evaluation, _pictures(nodes, done))
+    if report is not None:
+        text = render_report(summary, evaluation, _pictures(nodes, done))
+        out.path(report).write_text(text, encoding="utf-8")
 
 
 def _pictures(nodes: dict[str, Any], done: ProcessResult) -> Any:

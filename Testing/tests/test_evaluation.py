@@ -380,7 +380,7 @@ class TestInputs:
         }
         with pytest.warns(CycleRegWarning, match=r"Several segments .*'Lesion in the liver' was measured"):
             pair.evaluate(**arguments)
-        for label in ("tumour", 2):
+        for label in ("tumour", 2, "2"):
             found = pair.evaluate(tumor_label=label, **arguments)
             assert found.tumor.numbers("major_mm") == full.tumor.numbers("major_mm")
             assert not found.warnings
