@@ -103,8 +103,10 @@ class WorkingGrid:
         smooth = image
         if max(s / o for s, o in zip(sigmas, own.spacing)) > 0.25:
             smooth = sitk.SmoothingRecursiveGaussian(image, [max(s, 1e-3 * o) for s, o in zip(sigmas, own.spacing)])
-        # Linear interpolation between voxels would blur, and unevenly so where the affine map turns.
-        array = sitk.GetArrayFromImage(resample_to(smooth, self.grid, transform, "cubic"))
+        # Linear interpolation between voxels would blur, and unevenly so where the affine map turns.  The fixed image
+        # at its own resolution needs none: its voxels are the working grid's.
+        exact = transform is None and self.grid.spacing == own.spacing
+        array = sitk.GetArrayFromImage(resample_to(smooth, self.grid, transform, "linear" if exact else "cubic"))
         low, high = robust_range(sitk.GetArrayViewFromImage(image))
         array = np.clip(array, low, high)
         # Scaled to a range of about one, so that every threshold downstream is free of the image's unit.
