@@ -56,6 +56,13 @@ def add_register_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="steps of pair optimisation after a network (default 0)",
     )
+    how.add_argument(
+        "--smoothness",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="of the pair optimisation, as a multiple of the default 1; 4 suits organs of one person, 1 two brains",
+    )
     out = parser.add_argument_group("outputs (they appear whole or not at all)")
     out.add_argument("--output-transform", metavar="T", help="displacement field, fixed to moving points, LPS mm")
     out.add_argument("--output-inverse-transform", metavar="TI", help="the other direction, on the moving grid")

@@ -69,6 +69,7 @@ def register(arguments: argparse.Namespace) -> None:
             initial_transform=initial,
             affine=arguments.affine,
             refine_steps=arguments.refine_steps,
+            smoothness=arguments.smoothness,
             progress=progress,
             **masks,
         )

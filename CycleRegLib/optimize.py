@@ -9,7 +9,7 @@ little folding the penalty leaves is smoothed away at the end, so that none is l
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -74,6 +74,10 @@ class Settings:
     least_determinant: float = 0.05
     mask_every: int = 8
     max_voxels: int = 7_500_000
+
+    def smoother(self, factor: float) -> Settings:
+        """The same with the weight of smoothness multiplied at every stage."""
+        return replace(self, stages=tuple(replace(s, smoothness=s.smoothness * factor) for s in self.stages))
 
 
 @dataclass

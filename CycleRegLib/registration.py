@@ -129,6 +129,7 @@ def register(
     fixed_mask: sitk.Image | None = None,
     moving_mask: sitk.Image | None = None,
     refine_steps: int = 0,
+    smoothness: float = 1.0,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> RegistrationResult:
@@ -152,6 +153,8 @@ def register(
         Non-zero voxels count; on any grid.
     refine_steps
         Steps of pair optimisation after a network; extra steps at the finest level for ``optimize``.
+    smoothness
+        How smooth the pair optimisation keeps the fields, as a multiple of the default; no unit.
     settings
         Numbers of the pair optimisation.
     progress
@@ -173,6 +176,9 @@ def register(
         raise InputError(f"Unknown affine stage '{affine}'. Use one of: {', '.join(AFFINE_MODES)}.")
     if refine_steps < 0:
         raise InputError(f"The number of refinement steps must not be negative; it is {refine_steps}.")
+    if not 0 < smoothness < float("inf"):
+        raise InputError(f"The smoothness must be a positive number; it is {smoothness:g}. 1 is the default.")
+    settings = (settings or Settings()).smoother(smoothness)
     weights = _weights(chosen, checkpoint, backward_checkpoint)
     fixed = check_intensity_image(fixed, "fixed image")
     moving = check_intensity_image(moving, "moving image")
@@ -195,7 +201,7 @@ def register(
         )  # fmt: skip
         seconds["affine"] = time.perf_counter() - clock
         job = Deformation(
-            fixed, moving, fixed_mask, moving_mask, matrix, start, chosen, weights, refine_steps, settings or Settings()
+            fixed, moving, fixed_mask, moving_mask, matrix, start, chosen, weights, refine_steps, settings
         )
         forward, backward, stages = job.run_with_fallbacks(where, lambda stage, f: report(stage, 0.2 + 0.65 * f))
         seconds.update(stages)

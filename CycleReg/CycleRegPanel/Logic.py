@@ -41,6 +41,7 @@ class CycleRegLogic(ScriptedLoadableModuleLogic):
         movingMaskSegment: str | None = None,
         outputSummary: Any = True,
         backwardCheckpoint: str | None = None,
+        smoothness: float | None = None,
     ) -> Any:
         """Register ``movingNode`` onto ``fixedNode`` and write the result into the scene, whole or not at all.
 
@@ -73,6 +74,8 @@ class CycleRegLogic(ScriptedLoadableModuleLogic):
             ``vtkMRMLTransformNode`` to start from.
         refineSteps
             Steps of pair optimisation after a network; None is the method's default.
+        smoothness
+            Of the pair optimisation, as a multiple of its default; no unit.
         progress
             Called with the name of the stage and the fraction done, 0 to 1.
 
@@ -112,6 +115,7 @@ class CycleRegLogic(ScriptedLoadableModuleLogic):
             movingMaskSegment=movingMaskSegment,
             outputSummary=outputSummary,
             backwardCheckpoint=backwardCheckpoint,
+            smoothness=smoothness,
         )
 
     def evaluate(self, *arguments: Any, **keywords: Any) -> Any:

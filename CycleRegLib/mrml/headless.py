@@ -92,6 +92,7 @@ def _job(arguments: argparse.Namespace, register: Callable[..., Any] | None) -> 
             movingMask=nodes.get("moving_mask"),
             initialTransform=nodes.get("initial_transform"),
             refineSteps=arguments.refine_steps,
+            smoothness=arguments.smoothness,
             progress=make_progress(arguments.progress),
             register=register,
         )

@@ -95,6 +95,7 @@ def process(
     movingMask: Any = None,
     initialTransform: Any = None,
     refineSteps: int | None = None,
+    smoothness: float | None = None,
     progress: Callable[[str, float], None] | None = None,
     fixedMaskSegment: str | None = None,
     movingMaskSegment: str | None = None,
@@ -118,7 +119,7 @@ def process(
         round-trip error in mm (-1 where the point leaves the moving volume).
     outputSummary
         ``vtkMRMLTableNode`` with the figures of the registration.
-    method, checkpoint, backwardCheckpoint, device, affine, refineSteps, progress
+    method, checkpoint, backwardCheckpoint, device, affine, refineSteps, smoothness, progress
         As in :func:`CycleRegLib.registration.register`.
     fixedMask, movingMask
         Segmentation, label map or volume nodes; of a segmentation all visible segments, or the one that
@@ -158,6 +159,7 @@ def process(
         "checkpoint": checkpoint,
         "backward_checkpoint": backwardCheckpoint,
         "refine_steps": refineSteps,
+        "smoothness": smoothness,
     }
     if register is None:
         from ..registration import register

@@ -452,11 +452,11 @@ class TestProcess:
         register, progress = FakeRegister(), lambda stage, fraction: None
         mrml.process(
             fixed_node, moving_node, method="m", checkpoint="c", device="cpu", affine="rigid", fixedMask=mask,
-            initialTransform=initial, refineSteps=7, progress=progress, register=register,
+            initialTransform=initial, refineSteps=7, smoothness=2.5, progress=progress, register=register,
         )  # fmt: skip
         (call,) = register.calls
         assert (call["method"], call["checkpoint"], call["device"], call["affine"]) == ("m", "c", "cpu", "rigid")
-        assert (call["refine_steps"], call["progress"]) == (7, progress)
+        assert (call["refine_steps"], call["smoothness"], call["progress"]) == (7, 2.5, progress)
         np.testing.assert_array_equal(sitk.GetArrayFromImage(call["fixed_mask"]), box)
         expected = np.linalg.inv(np.linalg.inv(rigid(np.random.default_rng(3))))
         np.testing.assert_allclose(

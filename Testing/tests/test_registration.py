@@ -105,6 +105,12 @@ def test_progress_never_falls_and_ends_at_one() -> None:
     assert list(dict.fromkeys(s for s, _ in seen)) == ["check", "affine", "optimize", "measure", "done"]
 
 
+def test_more_smoothness_makes_the_volume_change_more_even() -> None:
+    smooth = CycleRegLib.register(sample().fixed, sample().moving, smoothness=8)
+    assert smooth.jacobian_statistics.sd < 0.8 * default_result().jacobian_statistics.sd
+    assert landmark_error(smooth.field) < 2.5
+
+
 @pytest.mark.parametrize("stage", ["affine", "optimize", "measure"])
 def test_cancelling_at_any_stage_raises_at_once(stage: str) -> None:
     def stop(now: str, fraction: float) -> None:
@@ -196,6 +202,8 @@ def test_the_network_method_gives_both_directions_and_can_be_refined(tmp_path) -
         ({"device": "gpu"}, "Unknown device"),
         ({"affine": "similarity"}, "Unknown affine stage"),
         ({"refine_steps": -1}, "must not be negative"),
+        ({"smoothness": 0}, "must be a positive number"),
+        ({"smoothness": float("nan")}, "must be a positive number"),
     ],
 )
 def test_wrong_options_are_named(arguments: dict, message: str) -> None:
