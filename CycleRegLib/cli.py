@@ -61,7 +61,7 @@ def add_register_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="X",
-        help="of the pair optimisation, as a multiple of the default 1; more (such as 4) for gentle motion such as breathing",
+        help="of the pair optimisation, a multiple of the default 1; more (4, say) for gentle motion such as breathing",
     )
     out = parser.add_argument_group("outputs (they appear whole or not at all)")
     out.add_argument("--output-transform", metavar="T", help="displacement field, fixed to moving points, LPS mm")
