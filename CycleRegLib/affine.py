@@ -47,7 +47,7 @@ from .affine_starts import (
     volume_of,
 )
 from .errors import InputError
-from .geometry import Grid
+from .geometry import Grid, affine_transform
 
 MODES = ("rigid", "affine")
 CANDIDATES = 6
@@ -149,7 +149,7 @@ def register_affine(
     if not after > before:
         matrix, after, name = first, before, "initial"
     report("affine", 1.0)
-    return AffineResult(matrix, _transform(matrix), before, after, name, time.perf_counter() - began)
+    return AffineResult(matrix, affine_transform(matrix), before, after, name, time.perf_counter() - began)
 
 
 def _check(fixed: sitk.Image, moving: sitk.Image, mode: str) -> None:
@@ -236,10 +236,3 @@ def _plausible(metric: LocalCorrelation, matrix: np.ndarray, first: np.ndarray) 
     change = np.linalg.svd(matrix[:3, :3] @ np.linalg.inv(first[:3, :3]), compute_uv=False)
     within = LENGTH_LIMITS[0] < change.min() and change.max() < LENGTH_LIMITS[1]
     return within and metric.overlap(matrix) >= MIN_OVERLAP
-
-
-def _transform(matrix: np.ndarray) -> sitk.AffineTransform:
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix(matrix[:3, :3].ravel().tolist())
-    transform.SetTranslation(matrix[:3, 3].tolist())
-    return transform

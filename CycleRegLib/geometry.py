@@ -172,6 +172,14 @@ class Grid:
 
     def describe(self) -> str:
         """One line for messages, e.g. ``122x101x112 voxels of 3x3x3 mm``."""
-        return (
-            "x".join(str(s) for s in self.size) + " voxels of " + "x".join(f"{s:.4g}" for s in self.spacing) + " mm"
-        )
+        return "x".join(str(s) for s in self.size) + " voxels of " + "x".join(f"{s:.4g}" for s in self.spacing) + " mm"
+
+
+def affine_transform(matrix: np.ndarray) -> sitk.AffineTransform:
+    """The SimpleITK transform of an (n+1, n+1) homogeneous matrix in LPS mm."""
+    matrix = np.asarray(matrix, dtype=np.float64)
+    n = matrix.shape[0] - 1
+    transform = sitk.AffineTransform(n)
+    transform.SetMatrix(matrix[:n, :n].ravel().tolist())
+    transform.SetTranslation(matrix[:n, n].tolist())
+    return transform

@@ -176,11 +176,6 @@ def lncc_loss(warped: Tensor, reference: LocalReference) -> Tensor:
     return _LNCC.apply(warped, reference)
 
 
-def lncc(a: Tensor, b: Tensor, radius: int = 4, weight: Tensor | None = None, floor: float = 1e-5) -> Tensor:
-    """Squared local normalised cross-correlation of two images, 0..1 (1 is best), a scalar; window 9 by default."""
-    return -lncc_loss(a, local_reference(b, radius, floor, weight)) / a.shape[0]
-
-
 # ---------------------------------------------------------------------- MIND-SSC
 
 # The six face neighbours of the central voxel in a block of three, and the twelve pairs at distance sqrt(2).

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .fields import DisplacementField
-from .geometry import Grid
+from .geometry import Grid, affine_transform
 from .images import resample_to
 from .similarity import box_sum
 
@@ -77,9 +77,7 @@ class WorkingGrid:
         self.fixed_grid, self.moving_grid = Grid.of(fixed), Grid.of(moving)
         self.matrix = np.asarray(matrix, dtype=np.float64)
         self.device = torch.device(device)
-        affine = sitk.AffineTransform(3)
-        affine.SetMatrix(self.matrix[:3, :3].ravel().tolist())
-        affine.SetTranslation(self.matrix[:3, 3].tolist())
+        affine = affine_transform(self.matrix)
         box = _interesting_box(fixed, moving, affine)
         self.grid = _pyramid_grid(self.fixed_grid, box, max_voxels)
         self.pooling = _pooling_plan(self.grid)
@@ -118,7 +116,7 @@ class WorkingGrid:
         valid = sitk.GetArrayFromImage(
             resample_to(sitk.Cast(mask != 0, sitk.sitkFloat32), self.grid, transform, default=0.0)
         )
-        # A voxel counts when the better half of it does: a fraction would let the outside in.
+        # A voxel counts when all that it was interpolated from does: a fraction would let the outside in.
         return torch.from_numpy(array)[None], torch.from_numpy((valid > 0.999).astype(np.float32))[None]
 
     def _spacing_along(self, own: Grid) -> np.ndarray:
@@ -169,9 +167,7 @@ class WorkingGrid:
         """The inverse of :meth:`to_fields` on a control grid of array ``shape``: a start for the optimisation."""
         grid = self.control_grid(shape)
         back = np.linalg.inv(self.matrix)
-        identity = DisplacementField.identity(grid)
-        fixed_to_moving = identity.compose(forward.resampled(grid), outside="border")
-        first = _followed_by_matrix(fixed_to_moving, back)
+        first = _followed_by_matrix(forward.resampled(grid), back)
         second = DisplacementField.from_matrix(self.matrix, grid).compose(backward, outside="border")
         turn = np.linalg.inv(grid.direction_matrix)
         own = np.stack([first.vectors @ turn.T, second.vectors @ turn.T])
@@ -257,7 +253,7 @@ def _pyramid_grid(fixed: Grid, box: tuple[np.ndarray, np.ndarray], max_voxels: i
     low, high = box
     spacing = np.array(fixed.spacing)
     extent = (high - low) * spacing
-    # Voxels finer than 0.6 of the others' mean carry little; then equally coarser until the box fits.
+    # The finest axes become coarser first, until the box fits.
     working = spacing.copy()
     while np.prod(extent / working) > max_voxels:
         finest = working.min()

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
-from ..geometry import Grid
+from ..geometry import Grid, affine_transform
 
 DEFAULT_MAX_VOXELS = 192**3
 NORMALISATIONS = "none, unit, max, percentile, percentile:LOW,HIGH, window:LOW,HIGH"
@@ -281,8 +281,6 @@ def to_network_grid(image: sitk.Image, grid: Grid, matrix: np.ndarray, normalisa
     for axis in np.flatnonzero(deviations):
         if own.size[axis] >= 4:  # the recursive filter's least size
             source = sitk.RecursiveGaussian(source, float(deviations[axis] * own.spacing[axis]), direction=int(axis))
-    transform = sitk.AffineTransform(n)
-    transform.SetMatrix(np.asarray(matrix, dtype=np.float64)[:n, :n].ravel().tolist())
-    transform.SetTranslation(np.asarray(matrix, dtype=np.float64)[:n, n].tolist())
+    transform = affine_transform(matrix)
     result = sitk.Resample(source, grid.empty_image(), transform, sitk.sitkLinear, background, sitk.sitkFloat32)
     return sitk.GetArrayFromImage(result)

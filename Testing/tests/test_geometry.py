@@ -7,7 +7,7 @@ from geometries import random_grid, seeds
 from hypothesis import given
 
 from CycleRegLib.errors import InputError
-from CycleRegLib.geometry import Grid
+from CycleRegLib.geometry import Grid, affine_transform
 
 
 @given(seeds)
@@ -91,3 +91,13 @@ def test_sitk_identity_resample_needs_no_shift_after_with_size() -> None:
     coarse = grid.with_size([6, 6, 6])
     found = sitk.Resample(grid.image(ramp), coarse.empty_image(), sitk.Transform(), sitk.sitkLinear, -1e9)
     np.testing.assert_allclose(sitk.GetArrayFromImage(found), coarse.points() @ np.array([1.0, 2.0, -1.5]), atol=1e-6)
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_a_matrix_becomes_the_same_transform(dimension: int) -> None:
+    rng = np.random.default_rng(dimension)
+    matrix = np.eye(dimension + 1)
+    matrix[:dimension] = rng.normal(size=(dimension, dimension + 1))
+    point = rng.normal(size=dimension) * 50
+    expected = (matrix @ np.append(point, 1))[:dimension]
+    np.testing.assert_allclose(affine_transform(matrix).TransformPoint(point.tolist()), expected, atol=1e-9)

@@ -243,7 +243,7 @@ class TestImages:
     def test_lncc_agrees_with_the_one_that_is_optimised(self, masked: bool) -> None:
         a, b, mask = (torch.from_numpy(v).double()[None, None] for v in smooth_pair((12, 13, 14), 9))
         weight = mask if masked else None
-        expected = float(similarity.lncc(a, b, 4, weight, floor=1e-9))
+        expected = -float(similarity.lncc_loss(a, similarity.local_reference(b, 4, 1e-9, weight)))
         found = measures.lncc(a[0, 0].numpy(), b[0, 0].numpy(), mask[0, 0].numpy() if masked else None, window=9)
         assert found == pytest.approx(expected, abs=1e-5)
 

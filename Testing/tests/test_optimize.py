@@ -290,7 +290,6 @@ def test_corner_determinants_bound_the_determinant_everywhere(seed: int) -> None
     generator = torch.Generator().manual_seed(seed)
     x = 0.25 * torch.randn(1, 3, 5, 5, 5, generator=generator)
     own = DisplacementField(x[0].movedim(0, -1).numpy(), _OneMillimetre().control_grid((5, 5, 5)))
-    central = own.jacobian_determinant()[1:-1, 1:-1, 1:-1]
     # Slow reference: eight one-sided stencils at every inner point.
     v = own.vectors.astype(np.float64)
     for index in np.ndindex(3, 3, 3):
@@ -306,7 +305,6 @@ def test_corner_determinants_bound_the_determinant_everywhere(seed: int) -> None
             dets.append(np.linalg.det(np.eye(3) + np.stack(columns, 1)))
         cells = corner_determinants(x, [1, 1, 1])[0, z - 1 : z + 1, y - 1 : y + 1, xx - 1 : xx + 1]
         assert float(cells.min()) <= min(dets) + 1e-5
-    assert np.isfinite(central).all()
 
 
 def test_round_trip_error_is_zero_for_inverse_shifts() -> None:

@@ -10,7 +10,6 @@ from CycleRegLib.similarity import (
     block_sum,
     box_sum,
     descriptor_loss,
-    lncc,
     lncc_loss,
     local_reference,
     mind_ssc,
@@ -52,6 +51,13 @@ def slow_lncc(a: np.ndarray, b: np.ndarray, radius: int, floor: float, weight: n
         values.append(cov**2 / (vx * vy))
         weights.append(own)
     return float(np.average(values, weights=weights))
+
+
+def lncc(
+    a: torch.Tensor, b: torch.Tensor, radius: int = 4, weight: torch.Tensor | None = None, floor: float = 1e-5
+) -> torch.Tensor:
+    """The loss as a similarity of 0..1."""
+    return -lncc_loss(a, local_reference(b, radius, floor, weight)) / a.shape[0]
 
 
 @pytest.mark.parametrize("weighted", [False, True])
