@@ -63,6 +63,29 @@ def add_register_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="of the pair optimisation, a multiple of the default 1; more (4, say) for gentle motion such as breathing",
     )
+    run = parser.add_argument_group("how a network is run")
+    run.add_argument(
+        "--precision",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="auto (default) is the fastest that the device computes in; it differs by hundredths of a voxel",
+    )
+    run.add_argument(
+        "--patch-size", type=int, default=64, metavar="N", help="side of a multiscale method's patches (default 64)"
+    )
+    run.add_argument(
+        "--patch-overlap",
+        default="0.5",
+        metavar="X[,Y,Z]",
+        help="share of a patch that the next covers again (default 0.5); 'paper' for CycleMorph's 0.75,0.75,0.875",
+    )
+    run.add_argument(
+        "--composition",
+        default="compose",
+        choices=("compose", "add"),
+        help="how a multiscale method joins its global and local fields (default compose, exactly)",
+    )
+    run.add_argument("--organ-slices", action="store_true", help="leave out the slices on which the masks are empty")
     out = parser.add_argument_group("outputs (they appear whole or not at all)")
     out.add_argument("--output-transform", metavar="T", help="displacement field, fixed to moving points, LPS mm")
     out.add_argument("--output-inverse-transform", metavar="TI", help="the other direction, on the moving grid")

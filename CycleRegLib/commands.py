@@ -27,6 +27,7 @@ from .images import (
 )
 from .landmarks import read_landmarks
 from .methods import list_methods
+from .networks.settings import InferenceSettings, parse_overlap
 from .outputs import OutputTransaction
 from .phantom import write_sample
 from .pictures import render_pictures
@@ -70,6 +71,7 @@ def register(arguments: argparse.Namespace) -> None:
             affine=arguments.affine,
             refine_steps=arguments.refine_steps,
             smoothness=arguments.smoothness,
+            inference=inference_settings(arguments),
             progress=progress,
             **masks,
         )
@@ -84,6 +86,17 @@ def register(arguments: argparse.Namespace) -> None:
             out.path(report).write_text(render_report(summary, None, pictures), encoding="utf-8")
     if arguments.progress == "json":
         print(json.dumps({"done": True, "seconds": summary["seconds"]["total"]}), flush=True)
+
+
+def inference_settings(arguments: argparse.Namespace) -> InferenceSettings:
+    """How the command line wants networks to be run."""
+    return InferenceSettings(
+        arguments.precision,
+        arguments.patch_size,
+        parse_overlap(arguments.patch_overlap),
+        arguments.composition,
+        arguments.organ_slices,
+    )
 
 
 def register_outputs(arguments: argparse.Namespace) -> dict[str, str]:

@@ -18,6 +18,7 @@ from .errors import CycleRegWarning, OutOfMemoryError
 from .fields import DisplacementField
 from .methods import Method
 from .networks.inference import predict_fields
+from .networks.settings import DEFAULTS, InferenceSettings
 from .optimize import Settings, Stage, optimize_pair
 from .working_grid import WorkingGrid
 
@@ -40,6 +41,7 @@ class Deformation:
     weights: Checkpoint | None
     refine_steps: int
     settings: Settings
+    inference: InferenceSettings = DEFAULTS
     device_used: torch.device | None = None
 
     def run_with_fallbacks(
@@ -91,6 +93,8 @@ class Deformation:
                 self.weights, self.fixed, self.moving, self.matrix, device,
                 lambda stage, f: progress(stage, f * portion),
                 max_voxels=None if share == 1.0 else int(share * np.prod(self.fixed.GetSize())),
+                settings=self.inference,
+                masks=(self.fixed_mask, self.moving_mask),
             )  # fmt: skip
             seconds["network"] = time.perf_counter() - clock
             if not self.refine_steps:

@@ -52,6 +52,34 @@ def resolve_device(name: str = "auto") -> torch.device:
     raise InputError(f"Unknown device '{name}'. Use auto, cpu, cuda, cuda:N or mps. {there}")
 
 
+def resolve_precision(name: str, device: torch.device | str) -> str:
+    """The precision that networks compute in: ``name`` itself, or for ``auto`` the fastest that the device has.
+
+    That is bfloat16 where the processor multiplies in it (AVX512-BF16 or AMX; GPUs from compute capability 8),
+    float16 on older GPUs, else float32.
+
+    Raises
+    ------
+    InputError
+        If the device cannot compute in the precision that was asked for.
+    """
+    kind = torch.device(device).type
+    if name == "float16" and kind == "cpu":
+        raise InputError("Processors do not compute in float16. Use --precision auto, bfloat16 or float32.")
+    if name != "auto":
+        return name
+    if kind == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return "bfloat16" if kind == "cpu" and _multiplies_bfloat16() else "float32"
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16; emulated, it is slower than float32."""
+    capability = getattr(torch.backends.cpu, "get_cpu_capability", lambda: "")()
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return capability.startswith("AVX512") and any(bool(answer and answer()) for answer in asked)
+
+
 def _can_sample(device: str) -> bool:
     """Whether the device interpolates in 3D, forward and backward, which older MPS backends cannot."""
     try:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 
@@ -25,8 +26,9 @@ class Method:
 
     Attributes
     ----------
-    id, title, summary, paper
-        The name used everywhere (command line, panel, checkpoints, training); a heading; one line; the reference.
+    id, title, summary, advice, paper
+        The name used everywhere (command line, panel, checkpoints, training); a heading; what it is and when to
+        choose it, one line each; the reference.
     needs_checkpoint
         Whether weights must be given.
     dimensions
@@ -38,10 +40,12 @@ class Method:
         :func:`CycleRegLib.networks.preparation.normalise`; empty where the method takes images as they are.
     grid_rule
         On which grid it works, one line.
-    trained_with
-        The loss of its training recipe; empty without training.
+    trained_with, recipe
+        The loss it is trained with, and the name of the training configuration; empty without training.
     network
         ``module:Class`` of its network, relative to this package; imported only when it is used.
+    options
+        Arguments of the network that make it this method, where several methods share a class.
     key_signature
         Prefixes of weight names that together tell a state dict of this architecture.
     """
@@ -49,6 +53,7 @@ class Method:
     id: str
     title: str
     summary: str
+    advice: str
     paper: str
     needs_checkpoint: bool
     dimensions: tuple[int, ...]
@@ -56,7 +61,9 @@ class Method:
     normalisation: str
     grid_rule: str
     trained_with: str = ""
+    recipe: str = ""
     network: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
     key_signature: tuple[str, ...] = ()
 
     def network_class(self) -> type[RegistrationNetwork]:
@@ -72,9 +79,21 @@ class Method:
         module, name = self.network.split(":")
         return getattr(importlib.import_module(module, __package__), name)
 
-    def build_network(self, **configuration: object) -> RegistrationNetwork:
-        """A new network of the method, with the initial weights of its training."""
-        return self.network_class()(**configuration)
+    def build_network(self, **configuration: Any) -> RegistrationNetwork:
+        """A new network of the method, with the initial weights of its training.
+
+        ``configuration`` holds arguments of the network's class; the method's own options and its first dimension
+        hold where it says nothing.
+
+        Raises
+        ------
+        InputError
+            If the configuration contradicts the method's options.
+        """
+        for name, value in self.options.items():
+            if configuration.get(name, value) != value:
+                raise InputError(f"The method {self.id} has a network with {name} {value}, not {configuration[name]}.")
+        return self.network_class()(**{"dimension": self.dimensions[0], **self.options, **configuration})
 
 
 _METHODS = {
@@ -84,6 +103,7 @@ _METHODS = {
             id="optimize",
             title="Pair optimisation",
             summary="Optimises the two fields of this very pair; nothing to train, any modality, accurate.",
+            advice="The first choice: no weights are needed, and it is the most accurate that ships.",
             paper="CycleReg's own; similarities LNCC (Avants et al. 2008) and MIND-SSC (Heinrich et al. 2013)",
             needs_checkpoint=False,
             dimensions=(3,),
@@ -95,6 +115,7 @@ _METHODS = {
             id="cyclemorph",
             title="CycleMorph",
             summary="Two U-Nets trained with cycle and identity losses; seconds per pair, needs trained weights.",
+            advice="Many pairs of one kind of image, with weights trained on that kind.",
             paper="Kim et al., CycleMorph: cycle consistent unsupervised deformable image registration, "
             "Medical Image Analysis 71:102036, 2021",
             needs_checkpoint=True,
@@ -104,6 +125,7 @@ _METHODS = {
             grid_rule="the checkpoint's grid about the fixed image's centre, else the fixed image's grid limited to "
             "192^3 voxels; sides padded to multiples of 16",
             trained_with="CycleMorph loss",
+            recipe="cyclemorph-brain",
             network=".networks.cyclemorph:CycleMorphUNet",
             key_signature=("model.inconv.", "model.downconv4.", "model.keepblock.", "model.outconv."),
         ),

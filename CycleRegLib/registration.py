@@ -25,6 +25,7 @@ from .geometry import Grid
 from .images import check_intensity_image, check_mask, check_overlap, resample_to
 from .measures import JacobianStatistics, jacobian_statistics, lncc
 from .methods import DEFAULT_METHOD, Method, get_method
+from .networks.settings import DEFAULTS, InferenceSettings
 from .optimize import Settings
 
 Progress = Callable[[str, float], None]
@@ -131,6 +132,7 @@ def register(
     refine_steps: int = 0,
     smoothness: float = 1.0,
     settings: Settings | None = None,
+    inference: InferenceSettings | None = None,
     progress: Progress | None = None,
 ) -> RegistrationResult:
     """Register ``moving`` onto ``fixed``, in both directions.
@@ -157,6 +159,8 @@ def register(
         How smooth the pair optimisation keeps the fields, as a multiple of the default; no unit.
     settings
         Numbers of the pair optimisation.
+    inference
+        How a network is run: precision, patches, composition, the organ's slices alone.
     progress
         Called with (stage, fraction of the whole, 0..1); may raise :class:`~CycleRegLib.errors.Cancelled`.
 
@@ -201,8 +205,9 @@ def register(
         )  # fmt: skip
         seconds["affine"] = time.perf_counter() - clock
         job = Deformation(
-            fixed, moving, fixed_mask, moving_mask, matrix, start, chosen, weights, refine_steps, settings
-        )
+            fixed, moving, fixed_mask, moving_mask, matrix, start, chosen, weights, refine_steps, settings,
+            inference or DEFAULTS,
+        )  # fmt: skip
         forward, backward, stages = job.run_with_fallbacks(where, lambda stage, f: report(stage, 0.2 + 0.65 * f))
         seconds.update(stages)
         report("measure", 0.86)

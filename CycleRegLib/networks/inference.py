@@ -13,16 +13,18 @@ import SimpleITK as sitk
 import torch
 
 from ..checkpoints import Checkpoint
+from ..devices import resolve_precision
 from ..errors import CycleRegWarning, InputError
 from ..fields import DisplacementField
 from ..geometry import Grid
 from ..methods import get_method
 from .blocks import RegistrationNetwork
 from .preparation import to_network_grid
+from .settings import DEFAULTS, InferenceSettings
 
 _Progress = Optional[Callable[[str, float], None]]
 _Device = Union[str, torch.device]
-_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _STAGE = "network"
 
 
@@ -67,7 +69,7 @@ def run_network(
     moving_array: np.ndarray,
     device: _Device = "cpu",
     progress: _Progress = None,
-    precision: str = "float32",
+    settings: InferenceSettings = DEFAULTS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Both flows between two images that lie on one network grid.
 
@@ -85,9 +87,9 @@ def run_network(
         A torch device.
     progress
         Called with a stage and a fraction 0..1 before, between and after the passes; may raise Cancelled.
-    precision
-        ``float32``, or ``bfloat16`` / ``float16`` for autocast, faster where the hardware has it, differing
-        from float32 by some hundredths of a voxel.
+    settings
+        Precision and, for networks that work in patches, how these are laid.  A precision below float32 differs
+        from it by some hundredths of a voxel.
 
     Returns
     -------
@@ -100,8 +102,7 @@ def run_network(
     InputError
         If the arrays differ in shape or are not of the network's dimension, or the flow is not finite.
     """
-    if precision not in _PRECISIONS:
-        raise InputError(f"There is no precision '{precision}'; use one of {', '.join(_PRECISIONS)}.")
+    precision = resolve_precision(settings.precision, device)
     report = progress or (lambda stage, fraction: None)
     report(_STAGE, 0.0)
     networks = load_networks(checkpoint, device)
@@ -163,7 +164,8 @@ def predict_fields(
     device: _Device = "cpu",
     progress: _Progress = None,
     max_voxels: int | None = None,
-    precision: str = "float32",
+    settings: InferenceSettings = DEFAULTS,
+    masks: tuple[sitk.Image | None, sitk.Image | None] = (None, None),
 ) -> tuple[DisplacementField, DisplacementField]:
     """Displacement fields of both directions, the affine stage included.
 
@@ -181,8 +183,10 @@ def predict_fields(
         Scalar images of any geometry; resampled for the network's input only.
     matrix
         (n+1, n+1), LPS mm; the identity when left out.
-    device, progress, precision
+    device, progress, settings
         See :func:`run_network`.
+    masks
+        Of the fixed and the moving image, on any grid; used where the settings ask for the organ's slices alone.
     max_voxels
         See :func:`network_grid`.
 
@@ -212,7 +216,7 @@ def predict_fields(
     ]
     report(_STAGE, 0.1)
     flows = run_network(
-        checkpoint, inputs[0], inputs[1], device, lambda stage, part: report(stage, 0.1 + 0.75 * part), precision
+        checkpoint, inputs[0], inputs[1], device, lambda stage, part: report(stage, 0.1 + 0.75 * part), settings
     )
     forward = DisplacementField.from_flow(flows[0], grid).resampled(fixed_grid)
     affine = DisplacementField.from_matrix(matrix, fixed_grid)

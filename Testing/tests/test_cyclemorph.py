@@ -22,8 +22,11 @@ from CycleRegLib.methods import DEFAULT_METHOD, get_method, list_methods
 from CycleRegLib.networks import CycleMorphUNet
 from CycleRegLib.networks.inference import network_grid, predict_fields, run_network
 from CycleRegLib.networks.preparation import GridRule, normalise, to_network_grid
+from CycleRegLib.networks.settings import InferenceSettings
 
 State = dict[str, torch.Tensor]
+
+EXACT = InferenceSettings("float32")
 
 
 def lively_state(seed: int, dimension: int = 3) -> State:
@@ -177,14 +180,14 @@ class TestRunNetwork:
     def test_two_networks(self) -> None:
         fixed, moving = self.arrays
         states = lively_state(1), lively_state(2)
-        forward, backward = run_network(checkpoint_of(*states), fixed, moving)
+        forward, backward = run_network(checkpoint_of(*states), fixed, moving, settings=EXACT)
         assert torch.allclose(forward.double(), self.reference(states[0], moving, fixed), atol=1e-4, rtol=0)
         assert torch.allclose(backward.double(), self.reference(states[1], fixed, moving), atol=1e-4, rtol=0)
 
     def test_one_network_runs_twice_with_images_exchanged(self) -> None:
         fixed, moving = self.arrays
         state = lively_state(1)
-        forward, backward = run_network(checkpoint_of(state), fixed, moving)
+        forward, backward = run_network(checkpoint_of(state), fixed, moving, settings=EXACT)
         assert torch.allclose(forward.double(), self.reference(state, moving, fixed), atol=1e-4, rtol=0)
         assert torch.allclose(backward.double(), self.reference(state, fixed, moving), atol=1e-4, rtol=0)
 
@@ -201,12 +204,12 @@ class TestRunNetwork:
     def test_bfloat16_agrees(self) -> None:
         fixed, moving = self.arrays
         checkpoint = checkpoint_of(lively_state(1))
-        full = run_network(checkpoint, fixed, moving)[0]
-        half = run_network(checkpoint, fixed, moving, precision="bfloat16")[0]
+        full = run_network(checkpoint, fixed, moving, settings=EXACT)[0]
+        half = run_network(checkpoint, fixed, moving, settings=InferenceSettings("bfloat16"))[0]
         assert half.dtype == torch.float32
         assert 0 < float((half - full).abs().mean()) < 0.05
         with pytest.raises(InputError, match="float8"):
-            run_network(checkpoint, fixed, moving, precision="float8")
+            run_network(checkpoint, fixed, moving, settings=InferenceSettings("float8"))
 
     def test_progress_and_cancel(self) -> None:
         seen: list[float] = []
@@ -240,7 +243,7 @@ class TestFields:
         fixed, moving, matrix = oblique_pair(seed)
         flows = ((1.5, -2.0, 0.75), (-0.5, 1.0, 3.0))
         checkpoint = checkpoint_of(*(constant_state(f) for f in flows))
-        forward, backward = predict_fields(checkpoint, fixed, moving, matrix)
+        forward, backward = predict_fields(checkpoint, fixed, moving, matrix, settings=EXACT)
         # By SimpleITK: where does a voxel land whose (x, y, z) index has moved by (kx, ky, kz)?
         shifts = []
         for flow in flows:
@@ -277,7 +280,7 @@ class TestFields:
         checkpoint = checkpoint_of(*states, rule, "unit")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            forward, backward = predict_fields(checkpoint, fixed, moving, matrix)
+            forward, backward = predict_fields(checkpoint, fixed, moving, matrix, settings=EXACT)
         grid = rule.place(Grid.of(fixed))
         affine = sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
         inputs = []
@@ -316,7 +319,7 @@ class TestFields:
     def test_exactly_inverse_flows_make_a_round_trip_of_zero(self) -> None:
         fixed, moving, matrix = oblique_pair(4)
         checkpoint = checkpoint_of(constant_state((1.0, -1.0, 2.0)), constant_state((-1.0, 1.0, -2.0)))
-        forward, backward = predict_fields(checkpoint, fixed, moving, matrix)
+        forward, backward = predict_fields(checkpoint, fixed, moving, matrix, settings=EXACT)
         points = np.random.default_rng(0).normal(Grid.of(fixed).center, 1.0, (50, 3))
         there = forward.transform_points(points)
         plain = points @ matrix[:3, :3].T + matrix[:3, 3]
