@@ -86,7 +86,12 @@ class Checkpoint:
     built: dict[Any, Any] = field(default_factory=dict, repr=False)  # networks in use, kept between pairs
 
 
-def read_checkpoint(path: _PathLike, method: str | None = None, backward: _PathLike | None = None) -> Checkpoint:
+def read_checkpoint(
+    path: _PathLike,
+    method: str | None = None,
+    backward: _PathLike | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Checkpoint:
     """Read and check weights.
 
     Parameters
@@ -97,6 +102,8 @@ def read_checkpoint(path: _PathLike, method: str | None = None, backward: _PathL
         The method that the weights must belong to; recognised from the file when left out.
     backward
         A second file, for the backward network, where the directions come in two files.
+    config
+        Arguments of the network that the file does not tell, or tells wrongly.
 
     Raises
     ------
@@ -104,14 +111,16 @@ def read_checkpoint(path: _PathLike, method: str | None = None, backward: _PathL
         If the file is missing, empty, damaged or no checkpoint; would run code; belongs to another method; has
         missing, extra or misshapen weights (up to three of each are named), or weights that are not finite.
     """
-    checkpoint = _read_one(Path(path), method)
+    checkpoint = _read_one(Path(path), method, config)
     if backward is None:
         return checkpoint
-    second = _read_one(Path(backward), checkpoint.method)
+    second = _read_one(Path(backward), checkpoint.method, config)
     for one in (checkpoint, second):
         if len(one.networks) != 1:
             raise InputError(f"The checkpoint '{one.path}' holds both directions already; give it alone.")
-    if get_method(checkpoint.method).network_class().both_directions:
+    with torch.device("meta"):
+        network = get_method(checkpoint.method).build_network(**checkpoint.config)
+    if network.both_directions:
         raise InputError(f"One network of {checkpoint.method} gives both directions; give a single checkpoint.")
     for name in ("config", "normalisation", "grid"):
         if getattr(checkpoint, name) != getattr(second, name):
@@ -165,7 +174,7 @@ def write_checkpoint(
         raise InputError(f"Checkpoints are written as .safetensors; '{path}' ends otherwise. Change the name.")
     entry = get_method(method)
     states = {name: as_weights(dict(state), str(path)) for name, state in networks.items()}
-    config = _checked(states, entry, None if config is None else dict(config), "The weights to be written")
+    config = _checked(states, entry, None if config is None else dict(config), "The network to be written")
     rule = grid if isinstance(grid, GridRule) else GridRule.from_dict(grid)
     metadata = {
         "cyclereg_checkpoint": FORMAT_VERSION,
@@ -185,6 +194,49 @@ def write_checkpoint(
     return read_checkpoint(path, entry.id)
 
 
+def create(
+    path: _PathLike,
+    method: str,
+    config: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    both: bool = False,
+    normalisation: str | None = None,
+    grid: GridRule | Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """Write a checkpoint of untrained weights: where training starts, and for trying a method out or timing it.
+
+    Parameters
+    ----------
+    config
+        Arguments of the network, such as ``{"cascade": "ADD"}``; the method's defaults hold for the rest.
+    seed
+        Of the random initial weights.
+    both
+        A network for each direction, where one network does not give both already.
+
+    Raises
+    ------
+    InputError
+        As :func:`write_checkpoint`; if the method uses no network or cannot have the configuration.
+    """
+    entry = get_method(method)
+    config = dict(config or {})
+    entry.network_class()  # refuses a method without a network
+    states = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for direction in DIRECTIONS[: 1 + both]:
+            try:
+                network = entry.build_network(**config)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise InputError(f"The network of {entry.id} cannot be built so: {first_line(error)}.") from error
+            if both and network.both_directions:
+                raise InputError(f"One network of {entry.id} gives both directions; it has no second one.")
+            states[direction] = network.state_dict()
+    training = {"summary": f"none: random initial weights, seed {seed}"}
+    return write_checkpoint(path, entry.id, states, network.configuration, normalisation, grid, training)
+
+
 def convert(
     source: _PathLike,
     destination: _PathLike,
@@ -195,6 +247,7 @@ def convert(
     grid: GridRule | Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     licence: str | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Turn one or two plain state dicts (or rewrite a checkpoint) into one ``.safetensors`` file with metadata.
 
@@ -211,7 +264,7 @@ def convert(
     facts = PUBLISHED.get(published or "", {})
     if method and facts and method != facts["method"]:
         raise InputError(f"The published weights {published} belong to {facts['method']}, not to {method}.")
-    read = read_checkpoint(source, method or facts.get("method"), backward)
+    read = read_checkpoint(source, method or facts.get("method"), backward, config)
     files = [p for p in (read.path, read.backward_path) if p is not None]
     summary = {**read.training, **facts.get("training", {}), **(training or {})}
     summary.setdefault(
@@ -268,15 +321,16 @@ def describe_text(checkpoint: Checkpoint) -> str:
 # ---------------------------------------------------------------------- what a file is
 
 
-def _read_one(path: Path, method: str | None) -> Checkpoint:
+def _read_one(path: Path, method: str | None, config: Mapping[str, Any] | None) -> Checkpoint:
     requested = None if method is None else get_method(method)
     if requested is not None:
         requested.network_class()  # refuses a method without a network before anything is read
     tensors, metadata, sha256 = read_weights_file(path)
     entry = _method_of(tensors, metadata, requested, path)
-    stated = _json(metadata, "network", path) if "network" in metadata else None
     states = _by_direction(tensors)
-    config = _checked(states, entry, stated, f"The checkpoint '{path}'")
+    subject = f"The checkpoint '{path}'"
+    stated = _json(metadata, "network", path) if "network" in metadata else _told(states, entry)
+    config = _checked(states, entry, {**stated, **(config or {})}, subject)
     return Checkpoint(
         method=entry.id,
         networks=states,
@@ -330,15 +384,17 @@ def _method_of(tensors: State, metadata: Mapping[str, str], requested: Method | 
                 f"have (it has {', '.join(known)})."
             )
         return get_method(declared)
-    names = list(next(iter(_by_direction(tensors).values())))
-    if requested is not None and _has_layout(names, requested.key_signature):
-        return requested
-    matching = [m for m in list_methods() if m.key_signature and _has_layout(names, m.key_signature)]
+    state = next(iter(_by_direction(tensors).values()))
+    names = list(state)
+    alike = [m for m in list_methods() if _has_layout(names, m.key_signature)]
+    fitting = [m for m in alike if _is_built_as(m, state)]
     others = [name for name, signature in _OTHER_LAYOUTS.items() if _has_layout(names, signature)]
-    if requested is None and matching:
-        return matching[0]
-    if matching or others:
-        owner = matching[0].id if matching else others[0]
+    if requested is not None and (requested in fitting or (requested in alike and not fitting)):
+        return requested
+    if requested is None and alike:
+        return (fitting or alike)[0]
+    if alike or others:
+        owner = (fitting or alike)[0].id if alike else others[0]
         wanted = requested.id if requested is not None else "any method that CycleReg has"
         raise InputError(f"The checkpoint '{path}' belongs to {owner}, not to {wanted}.")
     if requested is None:
@@ -346,6 +402,20 @@ def _method_of(tensors: State, metadata: Mapping[str, str], requested: Method | 
             f"The checkpoint '{path}' belongs to no method that CycleReg knows; its weights are named {_some(names)}."
         )
     return requested  # the strict check then names what is missing and what is extra
+
+
+def _is_built_as(method: Method, state: State) -> bool:
+    """Whether weights of the method's layout have its dimension and its options too (several methods share one)."""
+    try:
+        config = method.network_class().configuration_from(state)
+    except KeyError:
+        return False
+    return config.get("dimension") in method.dimensions and _contradiction(method, config) is None
+
+
+def _contradiction(method: Method, config: Mapping[str, Any]) -> str | None:
+    """The first option of the method that a configuration states otherwise."""
+    return next((name for name, value in method.options.items() if config.get(name, value) != value), None)
 
 
 def _has_layout(names: list[str], signature: tuple[str, ...]) -> bool:
@@ -360,16 +430,20 @@ def _checked(
         raise InputError(f"{subject} must have a forward network, and may have a backward one; found {list(states)}.")
     network_class = method.network_class()
     if config is None:
-        try:
-            config = network_class.configuration_from(states["forward"])
-        except KeyError:
-            config = {}  # the comparison below says what is missing
+        config = _told(states, method)
     if not isinstance(config.get("dimension", method.dimensions[0]), int):
         raise InputError(f"{subject} has a network configuration without a dimension: {config}.")
     dimension = config.get("dimension", method.dimensions[0])
     if dimension not in method.dimensions:
         allowed = " or ".join(f"{d}D" for d in method.dimensions)
         raise InputError(f"{subject} is for {dimension}D images, but {method.id} registers {allowed} images.")
+    contradicted = _contradiction(method, config)
+    if contradicted is not None:
+        raise InputError(
+            f"{subject} has a network with {contradicted} {config[contradicted]}, but that of {method.id} has "
+            f"{contradicted} {method.options[contradicted]}. Choose the method that it was trained for."
+        )
+    config = {**method.options, **config}
     try:
         with torch.device("meta"):  # shapes only: no memory, whatever a file claims
             network = network_class(**config)
@@ -381,6 +455,14 @@ def _checked(
     for direction, state in states.items():
         _compare({name: tuple(v.shape) for name, v in state.items()}, expected, method, f"{subject} ({direction})")
     return dict(network.configuration)
+
+
+def _told(states: Mapping[str, State], method: Method) -> dict[str, Any]:
+    """The configuration that weights tell by themselves; empty where they are incomplete."""
+    try:
+        return method.network_class().configuration_from(states["forward"])
+    except KeyError:
+        return {}  # the comparison of names and shapes says what is missing
 
 
 def _compare(

@@ -181,6 +181,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--licence", metavar="TEXT")
 
+    create = actions.add_parser("create", help="untrained weights of a method, to try it out or to time it")
+    create.add_argument("method")
+    create.add_argument("output")
+    create.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the random weights (default 0)")
+    create.add_argument("--both", action="store_true", help="a network of its own for each direction")
+    for parser_of in (convert, create):
+        parser_of.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="an argument of the network, such as cascade=ADD or dimension=2; may be given several times",
+        )
+
     sample = commands.add_parser("sample", help="write the sample pair: a two-phase abdomen with a known answer")
     sample.add_argument("--output", required=True, metavar="DIR")
     sample.add_argument("--seed", type=_seed, default=0, metavar="N", help="0 (default) or more; varies the anatomy")

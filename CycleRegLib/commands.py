@@ -225,8 +225,31 @@ def checkpoint_convert(arguments: argparse.Namespace) -> None:
         normalisation=arguments.normalisation,
         grid=grid or None,
         licence=arguments.licence,
+        config=_network_arguments(arguments.set),
     )
     print(checkpoints.describe_text(written))
+
+
+def checkpoint_create(arguments: argparse.Namespace) -> None:
+    """``cyclereg checkpoint create METHOD OUTPUT``."""
+    written = checkpoints.create(
+        arguments.output, arguments.method, _network_arguments(arguments.set), arguments.seed, arguments.both
+    )
+    print(checkpoints.describe_text(written))
+
+
+def _network_arguments(pairs: list[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` as given on the command line; values are JSON where they can be read so, else words."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name.isidentifier() and equals and text):
+            raise InputError(f"--set takes NAME=VALUE, such as cascade=ADD, not '{pair}'.")
+        try:
+            found[name] = json.loads(text)
+        except json.JSONDecodeError:
+            found[name] = text
+    return found
 
 
 def sample(arguments: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -88,12 +89,19 @@ class Method:
         Raises
         ------
         InputError
-            If the configuration contradicts the method's options.
+            If the configuration contradicts the method's options, or names something that the network does not have.
         """
+        network_class = self.network_class()
+        known = list(inspect.signature(network_class).parameters)
+        for name in configuration:
+            if name not in known:
+                raise InputError(
+                    f"The network of {self.id} has no argument '{name}'; its arguments are {', '.join(known)}."
+                )
         for name, value in self.options.items():
             if configuration.get(name, value) != value:
                 raise InputError(f"The method {self.id} has a network with {name} {value}, not {configuration[name]}.")
-        return self.network_class()(**{"dimension": self.dimensions[0], **self.options, **configuration})
+        return network_class(**{"dimension": self.dimensions[0], **self.options, **configuration})
 
 
 _METHODS = {

@@ -17,7 +17,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from CycleRegLib.checkpoints import PUBLISHED, convert, describe, describe_text, read_checkpoint, write_checkpoint
+from CycleRegLib.checkpoints import (
+    PUBLISHED,
+    convert,
+    create,
+    describe,
+    describe_text,
+    read_checkpoint,
+    write_checkpoint,
+)
+from CycleRegLib.cli import main
 from CycleRegLib.errors import InputError
 from CycleRegLib.networks import CycleMorphUNet
 from CycleRegLib.networks.preparation import GridRule
@@ -353,3 +362,44 @@ class TestRefusals:
             archive.writestr("hello.txt", "hello")
         with pytest.raises(InputError, match="no checkpoint"):
             read_checkpoint(tmp_path / "a.pth")
+
+
+class TestCreate:
+    def test_untrained_weights_are_a_checkpoint_like_any_other(self, tmp_path: Path) -> None:
+        created = create(tmp_path / "new.safetensors", "cyclemorph", both=True, seed=3)
+        again = create(tmp_path / "again.safetensors", "cyclemorph", both=True, seed=3)
+        assert set(created.networks) == {"forward", "backward"}
+        key = "model.inconv.block.block.0.weight"
+        assert torch.equal(created.networks["forward"][key], again.networks["forward"][key])
+        assert not torch.equal(created.networks["forward"][key], created.networks["backward"][key])
+        assert created.networks["forward"][key].std() == pytest.approx(1e-5, rel=0.1)
+        assert "random initial weights, seed 3" in created.training["summary"]
+
+    def test_the_callers_random_numbers_are_left_alone(self, tmp_path: Path) -> None:
+        torch.manual_seed(5)
+        expected = torch.rand(3)
+        torch.manual_seed(5)
+        create(tmp_path / "new.safetensors", "cyclemorph")
+        assert torch.equal(torch.rand(3), expected)
+
+    @pytest.mark.parametrize(
+        ("method", "config", "message"),
+        [
+            ("optimize", {}, "uses no network"),
+            ("cyclemorph", {"depth": 3}, "no argument 'depth'; its arguments are dimension, in_channels"),
+            ("cyclemorph", {"dimension": 2}, "2D images, but cyclemorph registers 3D"),
+            ("cyclemorph", {"in_channels": -1}, "cannot be built so"),
+        ],
+    )
+    def test_what_cannot_be_built(self, tmp_path: Path, method: str, config: dict, message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            create(tmp_path / "new.safetensors", method, config)
+        assert not list(tmp_path.iterdir())
+
+    def test_from_the_command_line(self, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+        path = tmp_path / "new.safetensors"
+        assert main(["checkpoint", "create", "cyclemorph", str(path), "--set", "in_channels=4"]) == 0
+        assert read_checkpoint(path).config["in_channels"] == 4
+        assert "in_channels 4" in capsys.readouterr().out
+        assert main(["checkpoint", "create", "cyclemorph", str(path), "--set", "in_channels"]) == 2
+        assert "--set takes NAME=VALUE" in capsys.readouterr().err
