@@ -157,7 +157,8 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--report", metavar="DIR", help="folder for report.html with pictures")
     evaluate.add_argument("--progress", default="none", choices=STYLES)
 
-    commands.add_parser("methods", help="list the registration methods")
+    methods = commands.add_parser("methods", help="list the registration methods")
+    methods.add_argument("--format", default="text", choices=("text", "json", "markdown"), help="default text")
 
     checkpoint = commands.add_parser("checkpoint", help="look into or convert trained weights")
     actions = checkpoint.add_subparsers(dest="action", metavar="ACTION", parser_class=OneLineParser)

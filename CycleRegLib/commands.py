@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from .images import (
     write_transform,
 )
 from .landmarks import read_landmarks
-from .methods import list_methods
+from .methods import describe_methods, list_methods, methods_table
 from .networks.settings import InferenceSettings, parse_overlap
 from .outputs import OutputTransaction
 from .phantom import write_sample
@@ -190,10 +191,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def methods(arguments: argparse.Namespace) -> None:
-    """``cyclereg methods``: the registry as a table."""
-    for method in list_methods():
-        needs = "needs --checkpoint" if method.needs_checkpoint else "no training"
-        print(f"{method.id:<14} {method.title} ({needs})\n{'':14} {method.summary}\n{'':14} {method.paper}")
+    """``cyclereg methods``: the registry, for people, as JSON or as the documentation's table."""
+    if arguments.format == "json":
+        print(json.dumps([dataclasses.asdict(method) for method in list_methods()], indent=2))
+    else:
+        print(methods_table() if arguments.format == "markdown" else describe_methods())
 
 
 def checkpoint_info(arguments: argparse.Namespace) -> None:

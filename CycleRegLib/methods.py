@@ -137,6 +137,22 @@ _METHODS = {
             network=".networks.cyclemorph:CycleMorphUNet",
             key_signature=("model.inconv.", "model.downconv4.", "model.keepblock.", "model.outconv."),
         ),
+        Method(
+            id="cyclecnn",
+            title="Cycle-consistent CNN",
+            summary="CycleMorph's first version, for phases of liver CT: the same network, one for each direction.",
+            advice="Phases of liver CT, with weights of that training; to repeat the MICCAI paper.",
+            paper="Kim et al., Unsupervised deformable image registration using cycle-consistent CNN, MICCAI 2019",
+            needs_checkpoint=True,
+            dimensions=(3,),
+            directions="one network per direction; a single network is run twice with the images exchanged",
+            normalisation="max",
+            grid_rule="as cyclemorph",
+            trained_with="CycleMorph loss without the later changes",
+            recipe="cyclecnn-liver",
+            network=".networks.cyclemorph:CycleMorphUNet",
+            key_signature=("model.inconv.", "model.downconv4.", "model.keepblock.", "model.outconv."),
+        ),
     )
 }
 
@@ -144,6 +160,34 @@ _METHODS = {
 def list_methods() -> list[Method]:
     """Every method, the default first."""
     return sorted(_METHODS.values(), key=lambda method: method.id != DEFAULT_METHOD)
+
+
+def methods_table() -> str:
+    """The registry as a Markdown table, which the documentation holds word for word."""
+    rows = ["| id | what it is | when to choose it | images | weights | paper |", "|---|---|---|---|---|---|"]
+    for method in list_methods():
+        images = " or ".join(f"{d}D" for d in sorted(method.dimensions))
+        weights = "needed" if method.needs_checkpoint else "none"
+        rows.append(
+            f"| `{method.id}` | {method.title}: {method.summary} | {method.advice} | {images} | {weights} "
+            f"| {method.paper} |"
+        )
+    return "\n".join(rows)
+
+
+def describe_methods() -> str:
+    """The registry in lines for people."""
+    blocks = []
+    for method in list_methods():
+        needs = "needs --checkpoint" if method.needs_checkpoint else "needs no weights"
+        images = " or ".join(f"{d}D" for d in sorted(method.dimensions))
+        lines = [f"{method.title} ({images}; {needs})", method.summary, f"When: {method.advice}"]
+        lines += [f"Directions: {method.directions}", f"Grid: {method.grid_rule}"]
+        if method.trained_with:
+            lines.append(f"Trained with: {method.trained_with}")
+        lines.append(method.paper)
+        blocks.append("\n".join(f"{method.id if not i else '':<23} {line}" for i, line in enumerate(lines)))
+    return "\n\n".join(blocks)
 
 
 def get_method(method_id: str) -> Method:
