@@ -138,6 +138,26 @@ _METHODS = {
             key_signature=("model.inconv.", "model.downconv4.", "model.keepblock.", "model.outconv."),
         ),
         Method(
+            id="cyclemorph-2d",
+            title="CycleMorph 2D",
+            summary="CycleMorph for pictures and single slices, grey or colour; the field of the grey image moves every "
+            "channel.",
+            advice="Pictures (PNG, JPEG) and single slices, with weights trained on that kind.",
+            paper="Kim et al., CycleMorph: cycle consistent unsupervised deformable image registration, "
+            "Medical Image Analysis 71:102036, 2021",
+            needs_checkpoint=True,
+            dimensions=(2,),
+            directions="one network per direction; a single network is run twice with the images exchanged",
+            normalisation="unit",
+            grid_rule="the checkpoint's grid about the fixed image's centre, else the fixed image's own pixels; sides "
+            "padded to multiples of 16",
+            trained_with="CycleMorph loss, 2D",
+            recipe="cyclemorph-2d-faces",
+            network=".networks.cyclemorph:CycleMorphUNet",
+            options={"dimension": 2},
+            key_signature=("model.inconv.", "model.downconv4.", "model.keepblock.", "model.outconv."),
+        ),
+        Method(
             id="cyclecnn",
             title="Cycle-consistent CNN",
             summary="CycleMorph's first version, for phases of liver CT: the same network, one for each direction.",

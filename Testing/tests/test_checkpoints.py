@@ -320,8 +320,15 @@ class TestRefusals:
 
     def test_dimension(self, tmp_path: Path) -> None:
         torch.save(random_state(dimension=2), tmp_path / "a.pth")
-        with pytest.raises(InputError, match="2D images, but cyclemorph registers 3D"):
+        assert read_checkpoint(tmp_path / "a.pth").method == "cyclemorph-2d"
+        with pytest.raises(InputError, match="belongs to cyclemorph-2d, not to cyclemorph"):
             read_checkpoint(tmp_path / "a.pth", "cyclemorph")
+        torch.save(random_state(), tmp_path / "b.pth")
+        with pytest.raises(InputError, match="belongs to cyclemorph, not to cyclemorph-2d"):
+            read_checkpoint(tmp_path / "b.pth", "cyclemorph-2d")
+        safetensors.torch.save_file(random_state(dimension=2), tmp_path / "c.safetensors", {"method": "cyclemorph"})
+        with pytest.raises(InputError, match="2D images, but cyclemorph registers 3D"):
+            read_checkpoint(tmp_path / "c.safetensors")
 
     @pytest.mark.parametrize(
         ("metadata", "message"),
