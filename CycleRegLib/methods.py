@@ -140,7 +140,7 @@ _METHODS = {
         Method(
             id="cyclemorph-2d",
             title="CycleMorph 2D",
-            summary="CycleMorph for pictures and single slices; the field is that of the grey image, for every channel.",
+            summary="CycleMorph for pictures and single slices; the field of the grey image moves every channel.",
             advice="Pictures (PNG, JPEG) and single slices, with weights trained on that kind.",
             paper="Kim et al., CycleMorph: cycle consistent unsupervised deformable image registration, "
             "Medical Image Analysis 71:102036, 2021",
