@@ -92,7 +92,9 @@ def shrink(image: sitk.Image, step: float) -> sitk.Image:
     """Average blocks of whole voxels to float32 voxels of about ``step`` mm; axes that are coarser already stay."""
     grid = Grid.of(image)
     factors = [int(np.clip(round(step / s), 1, n)) for s, n in zip(grid.spacing, grid.size)]
-    return sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), factors)
+    if image.GetPixelID() != sitk.sitkFloat32:
+        image = sitk.Cast(image, sitk.sitkFloat32)
+    return sitk.BinShrink(image, factors)
 
 
 def volume_of(image: sitk.Image, mask: sitk.Image | None, what: str, device: str = "cpu") -> Volume:

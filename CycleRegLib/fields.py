@@ -1,12 +1,13 @@
 """Displacement fields in LPS millimetres: compose, invert, differentiate, resample, apply.
 
 A field ``u`` belongs to the fixed grid and maps fixed points to moving points: ``p_moving = p_fixed + u(p_fixed)``.
-Work runs slab by slab along the slowest axis, so that memory beyond inputs and outputs stays bounded.
+Work runs slab by slab along the slowest axis and large fields lie in files (:mod:`CycleRegLib.storage`), so that
+memory stays bounded however large the grid is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +16,10 @@ import torch
 
 from .errors import InputError
 from .geometry import Grid
+from .storage import empty, slabs
 from .warp import index_positions, sample
 
-_SLAB_VOXELS = 4_000_000
 _FIT_POINTS = 20_000
-
-
-def _slabs(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Slices along the first axis of about ``_SLAB_VOXELS`` voxels, an even number of slices each where possible."""
-    step = max(2, _SLAB_VOXELS // max(1, int(np.prod(shape[1:]))) // 2 * 2)
-    for start in range(0, shape[0], step):
-        yield slice(start, min(start + step, shape[0]))
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,7 @@ class DisplacementField:
                 f"A displacement field of array shape {vectors.shape} does not fit a grid of shape {grid.shape}."
             )
         # A sum is finite exactly when no element is NaN and no infinity is met; cheaper than a mask of the field.
-        if not np.isfinite(vectors.sum(dtype=np.float64)):
+        if not all(np.isfinite(vectors[part].sum(dtype=np.float64)) for part in slabs(grid.shape, vectors)):
             raise InputError("The displacement field holds NaN or infinite vectors.")
         self.vectors = vectors
         self.grid = grid
@@ -91,28 +85,72 @@ class DisplacementField:
     @classmethod
     def from_transform(cls, transform: sitk.Transform, grid: Grid) -> DisplacementField:
         """Any SimpleITK transform, sampled at the voxel centres of ``grid``."""
-        image = sitk.TransformToDisplacementField(
-            transform, sitk.sitkVectorFloat64, grid.size, grid.origin, grid.spacing, grid.direction
-        )
-        return cls.from_image(image)
+        vectors = empty((*grid.shape, grid.dimension))
+        first = np.zeros(grid.dimension)
+        for part in slabs(grid.shape, vectors):
+            first[-1] = part.start
+            size = (*grid.size[:-1], part.stop - part.start)
+            slab = sitk.TransformToDisplacementField(
+                transform, sitk.sitkVectorFloat64, size, tuple(grid.to_world(first)), grid.spacing, grid.direction
+            )
+            vectors[part] = sitk.GetArrayViewFromImage(slab)
+        return cls(vectors, grid)
 
     @classmethod
     def from_matrix(cls, matrix: np.ndarray, grid: Grid) -> DisplacementField:
         """The affine map ``p -> matrix @ p`` ((n+1, n+1), LPS mm) as a field on ``grid``."""
         n = grid.dimension
-        vectors = np.empty((*grid.shape, n), np.float32)
+        vectors = empty((*grid.shape, n))
         difference = (np.asarray(matrix, np.float64) - np.eye(n + 1)) @ grid.index_to_world
-        for part in _slabs(grid.shape):
+        for part in slabs(grid.shape, vectors):
             shape = (part.stop - part.start, *grid.shape[1:])
             vectors[part] = index_positions(shape, difference, part.start)[0].numpy()[..., ::-1]
         return cls(vectors, grid)
 
     @classmethod
-    def from_flow(cls, flow: torch.Tensor, grid: Grid) -> DisplacementField:
-        """From a network's flow, (n, \\*grid.shape) in voxels of ``grid``, channels in array-axis order."""
-        linear = grid.index_to_world[: grid.dimension, : grid.dimension][:, ::-1].copy()
-        matrix = torch.from_numpy(linear).to(flow.device, torch.float32)
-        return cls(torch.einsum("ij,j...->...i", matrix, flow.float()).cpu().numpy(), grid)
+    def from_flow(
+        cls,
+        flow: torch.Tensor,
+        grid: Grid,
+        target: Grid | None = None,
+        before: np.ndarray | None = None,
+        after: np.ndarray | None = None,
+    ) -> DisplacementField:
+        """From a network's flow, if wanted on another grid and between two affine maps.
+
+        With M the flow in millimetres, interpolated linearly and beyond ``grid`` with its border value, the field maps
+        ``p -> after(q + M(q))`` where ``q = before(p)``.
+
+        Parameters
+        ----------
+        flow
+            (n, \\*grid.shape) in voxels of ``grid``, channels in array-axis order.
+        grid
+            Where the flow lies.
+        target
+            Where the field is wanted; ``grid`` when left out.
+        before, after
+            (n+1, n+1), LPS mm; the identity when left out.
+        """
+        n = grid.dimension
+        target = grid if target is None else target
+        before, after = (np.eye(n + 1) if m is None else np.asarray(m, np.float64) for m in (before, after))
+        affine = (after @ before - np.eye(n + 1)) @ target.index_to_world
+        to_world = (after[:n, :n] @ grid.index_to_world[:n, :n])[:, ::-1].copy()
+        linear = torch.from_numpy(to_world).to(flow.device, torch.float32)
+        place = grid.world_to_index @ before @ target.index_to_world
+        exact = target == grid and np.array_equal(before, np.eye(n + 1))
+        vectors = empty((*target.shape, n))
+        for part in slabs(target.shape, vectors, flow):
+            shape = (part.stop - part.start, *target.shape[1:])
+            if exact:
+                found = flow[:, part].float()
+            else:
+                positions = index_positions(shape, place, part.start, flow.device)
+                found = sample(flow[None].float(), positions, padding="border")[0]
+            moved = torch.einsum("ij,j...->...i", linear, found).cpu().numpy()
+            vectors[part] = moved + index_positions(shape, affine, part.start)[0].numpy()[..., ::-1]
+        return cls(vectors, target)
 
     def to_flow(self) -> torch.Tensor:
         """The field in voxels of its own grid, (n, \\*shape) float32, channels in array-axis order."""
@@ -171,8 +209,8 @@ class DisplacementField:
         ``(self.compose(other))(x) = u(x) + w(x + u(x))``; equals SimpleITK's
         ``CompositeTransform([other, self])`` sampled on this grid when ``outside="identity"``.
         """
-        result = np.empty_like(self.vectors)
-        for part in _slabs(self.grid.shape):
+        result = empty(self.vectors.shape)
+        for part in slabs(self.grid.shape, result, self.vectors, other.vectors):
             positions = self._positions_in(other.grid, part)
             found = sample(other._tensor(), positions, padding="border")[0]
             if outside == "identity":
@@ -185,8 +223,8 @@ class DisplacementField:
 
         Zero everywhere when ``other`` is the exact inverse (METHODS.md, "Round trip").
         """
-        result = np.empty(self.grid.shape, np.float32)
-        for part in _slabs(self.grid.shape):
+        result = empty(self.grid.shape)
+        for part in slabs(self.grid.shape, result, self.vectors, other.vectors):
             positions = self._positions_in(other.grid, part)
             back = sample(other._tensor(), positions, padding="border")[0].movedim(0, -1)
             error = torch.linalg.vector_norm(torch.from_numpy(self.vectors[part]) + back, dim=-1)
@@ -198,9 +236,9 @@ class DisplacementField:
         """The same displacements, linearly interpolated at the voxel centres of ``grid``."""
         if grid == self.grid:
             return self
-        result = np.empty((*grid.shape, grid.dimension), np.float32)
+        result = empty((*grid.shape, grid.dimension))
         matrix = self.grid.world_to_index @ grid.index_to_world
-        for part in _slabs(grid.shape):
+        for part in slabs(grid.shape, result, self.vectors):
             shape = (part.stop - part.start, *grid.shape[1:])
             positions = index_positions(shape, matrix, part.start)
             found = sample(self._tensor(), positions, padding="border")[0]
@@ -219,9 +257,9 @@ class DisplacementField:
         """
         n = self.grid.dimension
         linear = torch.from_numpy(self.grid.world_to_index[:n, :n][::-1].copy()).float()
-        result = np.empty(self.grid.shape, np.float32)
+        result = empty(self.grid.shape)
         eye = torch.eye(n)
-        for part in _slabs(self.grid.shape):
+        for part in slabs(self.grid.shape, result, self.vectors):
             low, high = max(part.start - 1, 0), min(part.stop + 1, self.grid.shape[0])
             block = torch.from_numpy(self.vectors[low:high])
             inner = slice(part.start - low, part.stop - low)
@@ -282,9 +320,9 @@ class DisplacementField:
         if abs(np.linalg.det(affine[:n, :n])) < 1e-6:
             raise InputError("The displacement field collapses space and has no inverse.")
         back = np.linalg.inv(affine)
-        remainder = DisplacementField(
-            self.vectors - DisplacementField.from_matrix(affine, self.grid).vectors, self.grid
-        )
+        remainder = DisplacementField.from_matrix(affine, self.grid)
+        for part in slabs(self.grid.shape, self.vectors, remainder.vectors):
+            np.subtract(self.vectors[part], remainder.vectors[part], out=remainder.vectors[part])
         to_index = self.grid.world_to_index
         # A remainder in mm moves the estimate by -A^-1 r; both in index space of this field's grid, array order.
         pull = torch.from_numpy((to_index[:n, :n] @ back[:n, :n])[::-1].copy()).float()
@@ -292,9 +330,9 @@ class DisplacementField:
         size = torch.tensor(np.linalg.norm(self.grid.index_to_world[:n, :n], axis=0)[::-1].copy()).float()
         start_matrix = to_index @ back @ grid.index_to_world
         own_matrix = to_index @ grid.index_to_world
-        result = np.empty((*grid.shape, n), np.float32)
+        result = empty((*grid.shape, n))
         total, largest, count, iterations = 0.0, 0.0, 0, 0
-        for part in _slabs(grid.shape):
+        for part in slabs(grid.shape, result, remainder.vectors):
             shape = (part.stop - part.start, *grid.shape[1:])
             start = index_positions(shape, start_matrix, part.start)
             offset = torch.zeros_like(start)
@@ -341,17 +379,26 @@ class DisplacementField:
             Value where the image was not seen; the image's minimum when left out (0 for ``"nearest"``).
         """
         other = Grid.of(image)
-        array = sitk.GetArrayViewFromImage(image)
-        volume = torch.from_numpy(np.array(array, dtype=np.float32))[None, None]
+        volume = _volume(image)
         if default is None:
             default = 0.0 if interpolation == "nearest" else float(volume.min())
         mode = {"linear": "bilinear", "nearest": "nearest"}[interpolation]
-        result = np.empty(self.grid.shape, np.float32)
-        for part in _slabs(self.grid.shape):
+        kind = sitk.GetArrayViewFromImage(image).dtype if interpolation == "nearest" else np.float32
+        result = empty(self.grid.shape, kind)
+        for part in slabs(self.grid.shape, result, self.vectors):
             positions = self._positions_in(other, part)
             found = sample(volume, positions, mode, padding="border")[0, 0]
             result[part] = torch.where(_inside(positions, other.shape)[0], found, default).numpy()
-        return self.grid.image(result.astype(array.dtype) if interpolation == "nearest" else result)
+        return self.grid.image(result)
+
+
+def _volume(image: sitk.Image) -> torch.Tensor:
+    """(1, 1, \\*shape) float32, only to be read: a float32 image's own memory, else a copy."""
+    array = sitk.GetArrayViewFromImage(image)
+    with warnings.catch_warnings():
+        # PyTorch has no tensors that cannot be written, and says so.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(np.asarray(array, dtype=np.float32))[None, None]
 
 
 def _inside(positions: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:

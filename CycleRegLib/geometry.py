@@ -17,6 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
+from .storage import slabs
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,17 @@ class Grid:
             raise ValueError(f"array of shape {array.shape} does not fit a grid of shape {self.shape}")
         if array.dtype == bool:
             array = array.astype(np.uint8)
-        image = sitk.GetImageFromArray(array, isVector=array.ndim == self.dimension + 1)
+        is_vector = array.ndim == self.dimension + 1
+        image = None
+        # Slab by slab, so that of an array that lies in a file only a slab is in memory besides the image.
+        for part in slabs(self.shape, array):
+            slab = sitk.GetImageFromArray(array[part], isVector=is_vector)
+            if part == slice(0, self.shape[0]):
+                image = slab
+                break
+            if image is None:
+                image = sitk.Image(list(self.size), slab.GetPixelID(), slab.GetNumberOfComponentsPerPixel())
+            image[(..., part)] = slab
         image.SetSpacing(self.spacing)
         image.SetOrigin(self.origin)
         image.SetDirection(self.direction)

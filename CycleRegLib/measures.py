@@ -15,11 +15,15 @@ import torch
 
 from .geometry import Grid
 from .similarity import box_sum
+from .storage import slabs
 
 _SSIM_SIGMA = 1.5
 _SSIM_RADIUS = 5
 _SLAB_VOXELS = 2_000_000
 _SHEAR = 1e-4
+# Percentiles of more values are found by counting in bins.
+_SORTED_VOXELS = 4_000_000
+_BINS = 2048
 
 
 @dataclass(frozen=True)
@@ -184,20 +188,72 @@ class JacobianStatistics:
 
 def jacobian_statistics(determinant: np.ndarray, mask: np.ndarray | None = None) -> JacobianStatistics:
     """Statistics of a map of Jacobian determinants, inside ``mask`` if given; NaN when there is no voxel."""
-    values = np.asarray(determinant)[slice(None) if mask is None else np.asarray(mask, bool)].ravel()
-    if not values.size:
+    determinant = np.asarray(determinant)
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The values of a slab, and the logarithms of the positive ones."""
+        for part in slabs(determinant.shape, determinant):
+            values = determinant[part][slice(None) if mask is None else np.asarray(mask[part], bool)]
+            values = values.astype(np.float64).ravel()
+            if values.size:
+                yield values, np.log(values[values > 0])
+
+    count, positive, total, total_log, low, high = 0, 0, 0.0, 0.0, np.inf, -np.inf
+    for values, logarithms in parts():
+        count, positive = count + values.size, positive + logarithms.size
+        total, total_log = total + float(values.sum()), total_log + float(logarithms.sum())
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+    if not count:
         return JacobianStatistics(*[float("nan")] * 6, left_out=0, count=0)
-    positive = values[values > 0]
+    mean, mean_log = total / count, total_log / max(1, positive)
+    squares, squares_log = 0.0, 0.0
+    for values, logarithms in parts():
+        squares += float(((values - mean) ** 2).sum())
+        squares_log += float(((logarithms - mean_log) ** 2).sum())
     return JacobianStatistics(
-        folding_percent=100.0 * (values.size - positive.size) / values.size,
-        mean=float(values.mean(dtype=np.float64)),
-        sd=float(values.std(dtype=np.float64)),
-        sd_log=float(np.log(positive.astype(np.float64)).std()) if positive.size else float("nan"),
-        min=float(values.min()),
-        max=float(values.max()),
-        left_out=int(values.size - positive.size),
-        count=int(values.size),
+        folding_percent=100.0 * (count - positive) / count,
+        mean=mean,
+        sd=(squares / count) ** 0.5,
+        sd_log=(squares_log / positive) ** 0.5 if positive else float("nan"),
+        min=low,
+        max=high,
+        left_out=count - positive,
+        count=count,
     )
+
+
+def mean_and_percentile(values: np.ndarray, percent: float) -> tuple[float, float]:
+    """Mean and a percentile of those values (>= 0) that are not NaN; both NaN when there is none.
+
+    Beyond a few million voxels the percentile is found by counting, slab by slab, to a millionth of the largest value.
+    """
+    values = np.asarray(values)
+
+    def parts() -> Iterator[np.ndarray]:
+        for part in slabs(values.shape, values):
+            slab = values[part]
+            slab = slab[~np.isnan(slab)]
+            if slab.size:
+                yield slab
+
+    count, total, high = 0, 0.0, 0.0
+    for slab in parts():
+        count, total, high = count + slab.size, total + float(slab.sum(dtype=np.float64)), max(high, float(slab.max()))
+    if not count:
+        return float("nan"), float("nan")
+    if not high:
+        return 0.0, 0.0
+    if values.size <= _SORTED_VOXELS:
+        return total / count, float(np.percentile(np.concatenate(list(parts())), percent))
+    rank, below, low = percent / 100 * (count - 1), 0, 0.0
+    for _ in range(2):  # the second time the bins divide the bin that holds the rank
+        bins = sum(np.histogram(slab, _BINS, (low, high))[0] for slab in parts())
+        reached = below + np.cumsum(bins)
+        found = min(int(np.searchsorted(reached, rank, side="right")), _BINS - 1)
+        below = int(reached[found] - bins[found])
+        width = (high - low) / _BINS
+        low, high = low + found * width, low + (found + 1) * width
+    return total / count, (low + high) / 2
 
 
 # ---------------------------------------------------------------------- image similarity

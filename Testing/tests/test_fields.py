@@ -7,7 +7,7 @@ import torch
 from geometries import random_direction, random_grid, random_image, seeds, smooth_field
 from hypothesis import given
 
-from CycleRegLib import fields
+from CycleRegLib import storage
 from CycleRegLib.errors import InputError
 from CycleRegLib.fields import DisplacementField
 from CycleRegLib.geometry import Grid
@@ -15,11 +15,12 @@ from CycleRegLib.geometry import Grid
 TOLERANCE_MM = 1e-3
 
 
-@pytest.fixture(autouse=True, params=["whole", "slabs"])
+@pytest.fixture(autouse=True, params=["whole", "slabs of files"])
 def _slab_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every fact holds for volumes that are worked on in one piece and in many."""
-    if request.param == "slabs":
-        monkeypatch.setattr(fields, "_SLAB_VOXELS", 500)
+    """Every fact holds for volumes in memory, worked on in one piece, and for those in files, in many."""
+    if request.param == "slabs of files":
+        monkeypatch.setattr(storage, "SLAB_VOXELS", 500)
+        monkeypatch.setattr(storage, "MAPPED_BYTES", 1000)
 
 
 def overlapping_grid(grid: Grid, seed: int) -> Grid:
