@@ -24,11 +24,11 @@ class OneLineParser(argparse.ArgumentParser):
         raise InputError(f"{message[:1].upper()}{message[1:]}. See {self.prog} --help.")
 
 
-def add_register_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``cyclereg register``; the headless runner in Slicer takes the same."""
+def add_pair_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """What is registered and how; in a batch every one may be a column of the manifest, so that none is required."""
     images = parser.add_argument_group("images (NRRD, NIfTI, MetaImage or a DICOM folder)")
-    images.add_argument("--fixed", required=True, metavar="F", help="image that stays; the result lies on its grid")
-    images.add_argument("--moving", required=True, metavar="M", help="image that is brought onto the fixed one")
+    images.add_argument("--fixed", required=required, metavar="F", help="image that stays; the result lies on its grid")
+    images.add_argument("--moving", required=required, metavar="M", help="image that is brought onto the fixed one")
     images.add_argument("--fixed-mask", metavar="FM", help="where the fixed image counts (non-zero), on any grid")
     images.add_argument("--moving-mask", metavar="MM", help="where the moving image counts (non-zero), on any grid")
     how = parser.add_argument_group("method")
@@ -86,6 +86,11 @@ def add_register_arguments(parser: argparse.ArgumentParser) -> None:
         help="how a multiscale method joins its global and local fields (default compose, exactly)",
     )
     run.add_argument("--organ-slices", action="store_true", help="leave out the slices on which the masks are empty")
+
+
+def add_register_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``cyclereg register``; the headless runner in Slicer takes the same."""
+    add_pair_arguments(parser)
     out = parser.add_argument_group("outputs (they appear whole or not at all)")
     out.add_argument("--output-transform", metavar="T", help="displacement field, fixed to moving points, LPS mm")
     out.add_argument("--output-inverse-transform", metavar="TI", help="the other direction, on the moving grid")

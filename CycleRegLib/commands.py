@@ -50,43 +50,57 @@ def register(arguments: argparse.Namespace) -> None:
         )
     with OutputTransaction(input_paths(arguments)) as out:
         report = claim_register_outputs(arguments, out)
-        fixed = read_image(arguments.fixed, "fixed")
-        moving = read_image(arguments.moving, "moving")
-        masks = {
-            f"{side}_mask": read_label_image(path, f"{side} mask")
-            for side, path in (("fixed", arguments.fixed_mask), ("moving", arguments.moving_mask))
-            if path is not None
-        }
-        initial = None
-        if arguments.initial_transform is not None:
-            initial = read_transform(arguments.initial_transform, "initial transform")
+        inputs = read_inputs(arguments)
         progress = make_progress(arguments.progress)
-        result = register_images(
-            fixed,
-            moving,
-            method=arguments.method,
-            checkpoint=_at_home(arguments.checkpoint),
-            backward_checkpoint=_at_home(arguments.backward_checkpoint),
-            device=arguments.device,
-            initial_transform=initial,
-            affine=arguments.affine,
-            refine_steps=arguments.refine_steps,
-            smoothness=arguments.smoothness,
-            inference=inference_settings(arguments),
-            progress=progress,
-            **masks,
-        )
+        result = register_images(**inputs, **registration_options(arguments), progress=progress)
         summary = {**result.summary(), **_provenance(arguments)}
         write_register_outputs(result, arguments, out)
         if arguments.json is not None:
             write_json(summary, out.path(arguments.json))
         if report is not None:
             pictures = render_pictures(
-                fixed, moving, result.field, result.warped, inverse=result.inverse, initial=initial
+                inputs["fixed"],
+                inputs["moving"],
+                result.field,
+                result.warped,
+                inverse=result.inverse,
+                initial=inputs.get("initial_transform"),
             )
             out.path(report).write_text(render_report(summary, None, pictures), encoding="utf-8")
     if arguments.progress == "json":
         print(json.dumps({"done": True, "seconds": summary["seconds"]["total"]}), flush=True)
+
+
+def read_inputs(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The images, masks and initial transform that the command line names, by their names in ``register``.
+
+    Raises
+    ------
+    InputError
+        If one cannot be read.
+    """
+    inputs: dict[str, Any] = {side: read_image(getattr(arguments, side), side) for side in ("fixed", "moving")}
+    for side in ("fixed", "moving"):
+        path = getattr(arguments, f"{side}_mask")
+        if path is not None:
+            inputs[f"{side}_mask"] = read_label_image(path, f"{side} mask")
+    if arguments.initial_transform is not None:
+        inputs["initial_transform"] = read_transform(arguments.initial_transform, "initial transform")
+    return inputs
+
+
+def registration_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How the command line wants the pair to be registered, by the names of ``register``."""
+    return {
+        "method": arguments.method,
+        "checkpoint": _at_home(arguments.checkpoint),
+        "backward_checkpoint": _at_home(arguments.backward_checkpoint),
+        "device": arguments.device,
+        "affine": arguments.affine,
+        "refine_steps": arguments.refine_steps,
+        "smoothness": arguments.smoothness,
+        "inference": inference_settings(arguments),
+    }
 
 
 def inference_settings(arguments: argparse.Namespace) -> InferenceSettings:
@@ -159,12 +173,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             inverse = DisplacementField.from_transform(back, Grid.of(moving))
         if arguments.initial_transform is not None:
             initial = read_transform(arguments.initial_transform, "initial transform")
-        known: dict[str, Any] = {}
-        for side in ("fixed", "moving"):
-            for kind, read in (("landmarks", read_landmarks), ("segmentation", read_segmentation)):
-                path = getattr(arguments, f"{side}_{kind}")
-                if path is not None:
-                    known[f"{side}_{kind}"] = read(_at_home(path))
+        known = read_known(arguments)
         mask = None if arguments.mask is None else read_label_image(arguments.mask)
         result = evaluate_registration(
             fixed,
@@ -188,6 +197,23 @@ def evaluate(arguments: argparse.Namespace) -> None:
             text = render_report(_provenance(arguments), result.to_dict(), pictures)
             out.path(report).write_text(text, encoding="utf-8")
     print(result.format_table(details=True))
+
+
+def read_known(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The landmarks and segmentations that the command line names, by their names in ``evaluate``.
+
+    Raises
+    ------
+    InputError
+        If one cannot be read.
+    """
+    known: dict[str, Any] = {}
+    for side in ("fixed", "moving"):
+        for kind, read in (("landmarks", read_landmarks), ("segmentation", read_segmentation)):
+            path = getattr(arguments, f"{side}_{kind}")
+            if path is not None:
+                known[f"{side}_{kind}"] = read(_at_home(path))
+    return known
 
 
 def methods(arguments: argparse.Namespace) -> None:

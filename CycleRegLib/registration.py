@@ -174,14 +174,8 @@ def register(
     began = time.perf_counter()
     report = progress or (lambda stage, fraction: None)
     report("check", 0.0)
-    chosen = get_method(method or DEFAULT_METHOD)
+    chosen = check_options(method, checkpoint, backward_checkpoint, affine, refine_steps, smoothness)
     where = resolve_device(device)
-    if affine not in AFFINE_MODES:
-        raise InputError(f"Unknown affine stage '{affine}'. Use one of: {', '.join(AFFINE_MODES)}.")
-    if refine_steps < 0:
-        raise InputError(f"The number of refinement steps must not be negative; it is {refine_steps}.")
-    if not 0 < smoothness < float("inf"):
-        raise InputError(f"The smoothness must be a positive number; it is {smoothness:g}. 1 is the default.")
     settings = (settings or Settings()).smoother(smoothness)
     weights = _weights(chosen, checkpoint, backward_checkpoint)
     fixed = check_intensity_image(fixed, "fixed image")
@@ -260,24 +254,47 @@ def _collected_warnings() -> Iterator[list[str]]:
             warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
 
 
+def check_options(
+    method: str | None = None,
+    checkpoint: os.PathLike[str] | str | Checkpoint | None = None,
+    backward_checkpoint: os.PathLike[str] | str | None = None,
+    affine: str = "auto",
+    refine_steps: int = 0,
+    smoothness: float = 1.0,
+) -> Method:
+    """What can be said about the arguments of :func:`register` before anything is read; returns the method.
+
+    Raises
+    ------
+    InputError
+        If a value is out of its range, or method and checkpoint do not go together.
+    """
+    chosen = get_method(method or DEFAULT_METHOD)
+    if affine not in AFFINE_MODES:
+        raise InputError(f"Unknown affine stage '{affine}'. Use one of: {', '.join(AFFINE_MODES)}.")
+    if refine_steps < 0:
+        raise InputError(f"The number of refinement steps must not be negative; it is {refine_steps}.")
+    if not 0 < smoothness < float("inf"):
+        raise InputError(f"The smoothness must be a positive number; it is {smoothness:g}. 1 is the default.")
+    if not chosen.needs_checkpoint and (checkpoint is not None or backward_checkpoint is not None):
+        raise InputError(
+            f"The method {chosen.id} uses no checkpoint, but one was given. Leave it out or choose the network "
+            "method that it belongs to."
+        )
+    if chosen.needs_checkpoint and checkpoint is None:
+        raise InputError(
+            f"The method {chosen.id} needs trained weights: give --checkpoint FILE (.safetensors, .pth or .pt). "
+            f"Without weights, use --method {DEFAULT_METHOD}, which needs none."
+        )
+    return chosen
+
+
 def _weights(
     method: Method,
     checkpoint: os.PathLike[str] | str | Checkpoint | None,
     backward: os.PathLike[str] | str | None,
 ) -> Checkpoint | None:
-    if not method.needs_checkpoint:
-        if checkpoint is not None or backward is not None:
-            raise InputError(
-                f"The method {method.id} uses no checkpoint, but one was given. Leave it out or choose the network "
-                "method that it belongs to."
-            )
-        return None
-    if checkpoint is None:
-        raise InputError(
-            f"The method {method.id} needs trained weights: give --checkpoint FILE (.safetensors, .pth or .pt). "
-            f"Without weights, use --method {DEFAULT_METHOD}, which needs none."
-        )
-    if isinstance(checkpoint, Checkpoint):
+    if checkpoint is None or isinstance(checkpoint, Checkpoint):
         return checkpoint
     return read_checkpoint(checkpoint, method=method.id, backward=backward)
 
