@@ -19,11 +19,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from . import measures
-from .errors import CycleRegWarning, InputError
+from .errors import CycleRegWarning, InputError, is_about_this_pair
 from .evaluation_result import SIMILARITIES, Change, Evaluation, LabelScores, LandmarkErrors, Row, TumorComparison
 from .fields import DisplacementField
 from .geometry import Grid
-from .images import check_intensity_image, check_mask
+from .image_checks import check_intensity_image, check_mask
 from .landmarks import LandmarkList, check_inside, match_landmarks
 from .mask_warp import MaskWarper
 from .segmentations import Segmentation
@@ -188,7 +188,8 @@ def _landmark_errors(
         warnings.simplefilter("always", CycleRegWarning)
         labels, points, partners = match_landmarks(fixed, moving)
     for warning in caught:
-        found.append(str(warning.message))
+        if is_about_this_pair(warning.message):
+            found.append(str(warning.message))
         warnings.warn(warning.message, warning.category, stacklevel=3)
     check_inside(LandmarkList(labels, points), fixed_grid, "fixed image")
     check_inside(LandmarkList(labels, points), field.grid, "displacement field")

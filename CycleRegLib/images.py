@@ -1,4 +1,4 @@
-"""The one reader and writer of images, transforms on disk, and the checks that every input passes."""
+"""The one reader and writer of images, and of transforms on disk."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from .dicom import read_dicom_folder
 from .errors import InputError
 from .fields import DisplacementField
 from .geometry import Grid
+from .image_checks import check_intensity_image, check_scalar
 from .image_headers import bad_spacing, check_header, cut_short
 from .itk_messages import itk_reason, quiet_itk
-from .label_maps import looks_like_labels
 
 IMAGE_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd", ".hdr", ".img", ".img.gz")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 FIELD_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 TRANSFORM_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat", *FIELD_SUFFIXES)
 # Read, but not written: what belongs together would lie in two files, and only one of them was named.
@@ -32,8 +33,6 @@ _SIGNS_OF_DAMAGE = (
     "bytes but received",
     "Uncompress failed",
 )
-# Spacings in mm beyond these are errors of units or of the header: 1 nm, 1 m.
-_LEAST_SPACING, _MOST_SPACING = 1e-6, 1e3
 
 
 def suffix_of(path: os.PathLike[str] | str) -> str:
@@ -74,6 +73,9 @@ def read_any_image(path: os.PathLike[str] | str, what: str = "image") -> sitk.Im
     # MetaImage's reader goes on with what it has when data cannot be unpacked.
     if image is None or any("Uncompress failed" in line for line in said):
         raise _unreadable(failure, said, path, what)
+    if suffix_of(path) in PICTURE_SUFFIXES:
+        # What they state is a resolution for printing, which two pictures of one size need not share.
+        image.SetSpacing((1.0,) * image.GetDimension())
     return image
 
 
@@ -109,38 +111,49 @@ def _unreadable(text: str, said: list[str], path: Path, what: str) -> InputError
         )
     if any(sign in line for sign in _SIGNS_OF_DAMAGE for line in (text, *said)):
         return cut_short(path, what)
+    if "Unknown PixelType" in text:
+        return InputError(
+            f"The {what} {path} has pixels of a kind that cannot be read, such as grey with transparency. Save it as "
+            "plain grey or RGB."
+        )
     reason = said[-1] if said else itk_reason(text)
     if "determine ImageIO reader" in reason:
         reason = "its content is of no known kind" + (", or the suffix in capitals" if path.suffix.isupper() else "")
     return InputError(
         f"The {what} {path} is not an image that can be read ({reason}). It may be damaged, or something else; images "
-        "are NRRD, NIfTI, MetaImage or a DICOM folder."
+        "are NRRD, NIfTI, MetaImage or a DICOM folder, in 2D also PNG or JPEG."
     )
 
 
 def read_image(path: os.PathLike[str] | str, what: str = "image") -> sitk.Image:
-    """Read a 3D scalar intensity image as float32 and check it with :func:`check_intensity_image`.
+    """Read a 3D scalar intensity image as float32 and check it with
+    :func:`~CycleRegLib.image_checks.check_intensity_image`.
 
     NRRD, NIfTI, MetaImage, or a folder with one DICOM series.
 
     Raises
     ------
     InputError
-        See :func:`read_any_image` and :func:`check_intensity_image`.
+        See :func:`read_any_image` and :func:`~CycleRegLib.image_checks.check_intensity_image`.
     """
     image = read_any_image(path, f"{what} image" if "image" not in what else what)
     return check_intensity_image(image, f"{what} {path}" if "image" in what else f"{what} image {path}")
 
 
-def read_label_image(path: os.PathLike[str] | str, what: str = "mask") -> sitk.Image:
+def read_label_image(path: os.PathLike[str] | str, what: str = "mask", flat: bool = False) -> sitk.Image:
     """Read a 3D label image or mask; whole-valued floats are accepted and converted.
+
+    Parameters
+    ----------
+    flat
+        Take label images of pictures and single slices too.
 
     Raises
     ------
     InputError
         If it is not 3D, not scalar, or holds values that are not whole numbers.
     """
-    image = _three_dimensional(read_any_image(path, what), f"{what} {path}")
+    image = check_scalar(read_any_image(path, what), f"{what} {path}", flat)
     if "float" in image.GetPixelIDTypeAsString():
         array = sitk.GetArrayViewFromImage(image)
         if not np.isfinite(array).all():
@@ -151,120 +164,6 @@ def read_label_image(path: os.PathLike[str] | str, what: str = "mask") -> sitk.I
             )
         image = sitk.Cast(image, sitk.sitkInt32)
     return image
-
-
-# ---------------------------------------------------------------------- checks
-
-
-def _three_dimensional(image: sitk.Image, what: str) -> sitk.Image:
-    if "complex" in image.GetPixelIDTypeAsString():
-        raise InputError(f"The {what} holds complex numbers; a 3D grey image is needed, such as their magnitude.")
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise InputError(
-            f"The {what} has {image.GetNumberOfComponentsPerPixel()} components per voxel (a colour or vector image); "
-            "a 3D grey image is needed."
-        )
-    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
-        image = image[:, :, :, 0]
-    if image.GetDimension() != 3:
-        raise InputError(
-            f"The {what} is {image.GetDimension()}D ({'x'.join(map(str, image.GetSize()))}); a 3D grey image is needed."
-            + (" Extract one time point first." if image.GetDimension() == 4 else "")
-        )
-    try:
-        grid = Grid.of(image)
-    except InputError as error:
-        raise InputError(f"The {what} cannot be used. {error}") from error
-    if not _LEAST_SPACING <= min(grid.spacing) <= max(grid.spacing) <= _MOST_SPACING:
-        raise InputError(
-            f"The {what} has a voxel spacing of {'x'.join(f'{v:g}' for v in grid.spacing)} mm, which cannot be. "
-            "Correct its header."
-        )
-    if min(grid.size) < 4:
-        raise InputError(
-            f"The {what} has only {'x'.join(map(str, grid.size))} voxels; at least 4 along each axis are needed."
-            + (" Of a DICOM series give the folder, not a file." if grid.size[2] == 1 else "")
-        )
-    return image
-
-
-def check_intensity_image(image: sitk.Image, what: str = "image") -> sitk.Image:
-    """The image as 3D float32, or an error that says what is wrong with it.
-
-    Raises
-    ------
-    InputError
-        If it is 4D or has several components, holds NaN or infinite voxels (says how many) or numbers beyond float32,
-        is constant, or looks like a label image (see :func:`CycleRegLib.label_maps.looks_like_labels`).
-    """
-    image = _three_dimensional(image, what)
-    array = sitk.GetArrayViewFromImage(image)
-    largest = float(np.finfo(np.float32).max)
-    if array.dtype.kind == "f":
-        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
-        if bad:
-            raise InputError(
-                f"The {what} holds {bad} NaN or infinite voxels of {array.size}. Replace them (for example by the "
-                "background value) first."
-            )
-    low, high = float(array.min()), float(array.max())
-    if low == high:
-        raise InputError(f"The {what} is constant: every voxel is {low:g}. There is nothing to register.")
-    if not -largest <= low <= high <= largest:
-        raise InputError(f"The {what} holds values up to {max(abs(low), abs(high)):.3g}, too large for 32-bit numbers.")
-    if looks_like_labels(array):
-        raise InputError(
-            f"The {what} looks like a label image ({np.unique(array).size} whole values from {low:g} to {high:g}); "
-            "an intensity image is needed. If it is one after all, smooth it slightly."
-        )
-    return image if image.GetPixelID() == sitk.sitkFloat32 else sitk.Cast(image, sitk.sitkFloat32)
-
-
-def check_mask(mask: sitk.Image, grid: Grid, what: str) -> sitk.Image:
-    """A mask (non-zero is inside) on ``grid``, resampled there if it lies on another.
-
-    Raises
-    ------
-    InputError
-        If it is empty, or does not overlap the image.
-    """
-    mask = sitk.Cast(mask != 0, sitk.sitkUInt8)
-    if not np.any(sitk.GetArrayViewFromImage(mask)):
-        raise InputError(f"The {what} is empty: no voxel is set.")
-    if not Grid.of(mask).same_as(grid):
-        mask = sitk.Resample(mask, grid.empty_image(), sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-        if not np.any(sitk.GetArrayViewFromImage(mask)):
-            raise InputError(f"The {what} does not overlap its image: every voxel of it lies outside.")
-    return mask
-
-
-def check_overlap(fixed: Grid, moving: Grid, transform: sitk.Transform | None, stage: str) -> None:
-    """Refuse a pair whose volumes do not meet under ``transform`` (fixed to moving points).
-
-    Raises
-    ------
-    InputError
-        If no point of a lattice over the fixed image lands in the moving image, or the transform is none that can be
-        used: singular, or leading to numbers that are not finite.
-    """
-    lattice = fixed.with_size([min(64, s) for s in fixed.size])
-    points = lattice.points()
-    if transform is not None:
-        moved = sitk.TransformToDisplacementField(
-            transform, sitk.sitkVectorFloat64, lattice.size, lattice.origin, lattice.spacing, lattice.direction
-        )
-        points = points + sitk.GetArrayViewFromImage(moved)
-        if not np.isfinite(points).all():
-            raise InputError("The initial transform leads to numbers that are not finite. Give another one, or none.")
-        if transform.IsLinear() and np.linalg.matrix_rank(np.diff(points[:2, :2, :2].reshape(8, 3), axis=0)) < 3:
-            raise InputError("The initial transform is singular: it flattens the image. Give another one, or none.")
-    points = points.reshape(-1, 3)
-    if not moving.contains(points).any():
-        gap = np.linalg.norm(moving.center - points.mean(axis=0))
-        raise InputError(
-            f"The images do not overlap {stage}: their centres are {gap:.0f} mm apart. "
-            "Use --affine auto, rigid or affine, or give an --initial-transform that brings them together."
-        )
 
 
 # ---------------------------------------------------------------------- resampling and writing
@@ -286,7 +185,8 @@ def resample_to(
     kind = kinds[interpolation]
     if default is None:
         default = 0.0 if interpolation == "nearest" else float(sitk.GetArrayViewFromImage(image).min())
-    return sitk.Resample(image, grid.empty_image(), transform or sitk.Transform(3, sitk.sitkIdentity), kind, default)
+    transform = transform or sitk.Transform(grid.dimension, sitk.sitkIdentity)
+    return sitk.Resample(image, grid.empty_image(), transform, kind, default)
 
 
 def check_output_suffix(path: os.PathLike[str] | str, allowed: Iterable[str], what: str) -> None:
@@ -371,20 +271,21 @@ def _ends_with_fixed_parameters(path: Path) -> bool:
     return b"\nFixedParameters:" in end and end.endswith(b"\n")
 
 
-def read_transform(path: os.PathLike[str] | str, what: str = "transform") -> sitk.Transform:
+def read_transform(path: os.PathLike[str] | str, what: str = "transform", dimension: int = 3) -> sitk.Transform:
     """Read a transform (fixed to moving points, LPS mm): an ITK transform file, or a displacement field image.
 
     Raises
     ------
     InputError
-        If it is missing, unreadable, not 3D, or no transform.
+        If it is missing, unreadable, not of ``dimension``, or no transform.
     """
     path = existing_path(path, what)
     if suffix_of(path) in FIELD_SUFFIXES:
         image = read_any_image(path, what)
-        if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
+        if image.GetDimension() != dimension or image.GetNumberOfComponentsPerPixel() != dimension:
             raise InputError(
-                f"The {what} {path} is no displacement field: 3 components per voxel of a 3D image are needed."
+                f"The {what} {path} is no displacement field: {dimension} components per voxel of a {dimension}D image "
+                "are needed."
             )
         try:
             return DisplacementField.from_image(image).to_transform()
@@ -409,6 +310,6 @@ def read_transform(path: os.PathLike[str] | str, what: str = "transform") -> sit
         transform.TransformPoint((0.0,) * transform.GetDimension())
     except RuntimeError as error:  # the text of a displacement field that ends early is read without a word
         raise InputError(f"The {what} {path} is damaged or cut short ({itk_reason(str(error))}).") from error
-    if transform.GetDimension() != 3:
-        raise InputError(f"The {what} {path} is {transform.GetDimension()}D; a 3D transform is needed.")
+    if transform.GetDimension() != dimension:
+        raise InputError(f"The {what} {path} is {transform.GetDimension()}D; a {dimension}D transform is needed.")
     return transform

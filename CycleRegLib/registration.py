@@ -22,7 +22,8 @@ from .devices import describe_device, peak_memory_mb, resolve_device
 from .errors import CycleRegWarning, InputError
 from .fields import DisplacementField
 from .geometry import Grid
-from .images import check_intensity_image, check_mask, check_overlap, resample_to
+from .image_checks import check_intensity_image, check_mask, check_overlap
+from .images import resample_to
 from .measures import JacobianStatistics, jacobian_statistics, lncc
 from .methods import DEFAULT_METHOD, Method, get_method
 from .networks.settings import DEFAULTS, InferenceSettings

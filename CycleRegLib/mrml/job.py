@@ -23,7 +23,7 @@ import SimpleITK as sitk
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..images import check_intensity_image
+from ..image_checks import check_intensity_image
 from .nodes import image_from_volume_node, transform_from_node
 from .results import (
     INVERSE_ROLE,

@@ -15,11 +15,9 @@ from small_pair import ORIGIN, SPACING, body, fixed_image, image_of, write_dicom
 from CycleRegLib.errors import CycleRegWarning, InputError
 from CycleRegLib.fields import DisplacementField
 from CycleRegLib.geometry import Grid
+from CycleRegLib.image_checks import check_intensity_image, check_mask, check_overlap
 from CycleRegLib.images import (
-    check_intensity_image,
-    check_mask,
     check_output_suffix,
-    check_overlap,
     read_any_image,
     read_image,
     read_label_image,
