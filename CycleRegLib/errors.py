@@ -5,6 +5,8 @@ The command line maps them to exit statuses (see :mod:`CycleRegLib.cli`); the pa
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 
 class CycleRegError(Exception):
     """Base class of every error that CycleReg raises on purpose.  ``exit_status`` is the command line's."""
@@ -33,5 +35,21 @@ class Cancelled(CycleRegError):
         super().__init__(message)
 
 
+#: The pair that a thread works on where several are under way at once; None otherwise.
+current_pair: ContextVar[str | None] = ContextVar("current_pair", default=None)
+
+
 class CycleRegWarning(UserWarning):
-    """Something the user should know although the work goes on."""
+    """Something the user should know although the work goes on.
+
+    Python collects the warnings of all threads in one place; ``pair`` says which pair a warning is about.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.pair = current_pair.get()
+
+
+def is_about_this_pair(warning: Warning | str) -> bool:
+    """Whether a recorded warning is CycleReg's and about the pair that this thread works on."""
+    return isinstance(warning, CycleRegWarning) and warning.pair == current_pair.get()

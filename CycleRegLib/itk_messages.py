@@ -7,9 +7,13 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 
 import SimpleITK as sitk
+
+# There is one standard error: of two threads that turn it aside at once, one would leave it turned for good.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -19,9 +23,9 @@ def quiet_itk() -> Iterator[list[str]]:
     The libraries write to the process's standard error itself.  What they said is in the list afterwards, line by line.
     """
     said: list[str] = []
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    with tempfile.TemporaryFile() as heard:
+    with _ONE_AT_A_TIME, tempfile.TemporaryFile() as heard:
+        before = sitk.ProcessObject.GetGlobalWarningDisplay()
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
         try:
             sys.stderr.flush()
             stderr = os.dup(2)

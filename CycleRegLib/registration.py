@@ -19,7 +19,7 @@ from .affine import register_affine
 from .checkpoints import Checkpoint, read_checkpoint
 from .deformation import Deformation
 from .devices import describe_device, peak_memory_mb, resolve_device
-from .errors import CycleRegWarning, InputError
+from .errors import CycleRegWarning, InputError, is_about_this_pair
 from .fields import DisplacementField
 from .geometry import Grid
 from .image_checks import check_intensity_image, check_mask, check_overlap
@@ -249,7 +249,7 @@ def _collected_warnings() -> Iterator[list[str]]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield messages
-            messages += [str(item.message) for item in caught if issubclass(item.category, CycleRegWarning)]
+            messages += [str(item.message) for item in caught if is_about_this_pair(item.message)]
     finally:
         for item in caught:
             warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
