@@ -1,4 +1,4 @@
-"""Image similarity for optimisation: LNCC with an analytic gradient, and MIND-SSC descriptors.
+"""Image similarity for optimisation and training: LNCC with an analytic gradient, and MIND-SSC descriptors.
 
 Window sums are separable shifted additions with doubling (a window of 9 costs four additions per axis), never a
 convolution with a cube of ones.
@@ -6,11 +6,14 @@ convolution with a cube of ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # ---------------------------------------------------------------------- window sums
 
@@ -76,11 +79,17 @@ def _expand_blocks(blocks: Tensor) -> Tensor:
 
 # ---------------------------------------------------------------------- LNCC
 
+# What published training code adds to the product of both sums of squared deviations, per window.
+COMPATIBLE_EPSILON = 1e-5
+# Images are taken together up to this many voxels: temporary tensors stay few and, on CPUs, in the cache.
+_VOXELS_AT_ONCE = 2**21
+
 
 @dataclass
 class LocalReference:
     """What LNCC needs of the image that does not move, computed once: see :func:`local_reference`."""
 
+    source: Tensor  # the image as it came, to which a gradient may flow
     image: Tensor  # weighted by the mask
     weight: Tensor | None
     count: Tensor
@@ -90,17 +99,32 @@ class LocalReference:
     radius: int
     blocks: bool
     floor: Tensor
+    epsilon: float = 0.0  # added to the product of the variances
+
+    def part(self, images: slice) -> LocalReference:
+        """The same of some images of the batch."""
+
+        def of(x: Tensor | None) -> Tensor | None:
+            return x if x is None or x.dim() == 0 or x.shape[0] == 1 else x[images]
+
+        tensors = ("source", "image", "weight", "count", "mean", "variance", "share", "floor")
+        return replace(self, **{name: of(getattr(self, name)) for name in tensors})
 
 
 def local_reference(
-    image: Tensor, radius: int, floor: Tensor | float, weight: Tensor | None = None, blocks: bool = False
+    image: Tensor,
+    radius: int,
+    floor: Tensor | float,
+    weight: Tensor | None = None,
+    blocks: bool = False,
+    compatible: bool = False,
 ) -> LocalReference:
     """Window statistics of the reference image of :func:`lncc_loss`.
 
     Parameters
     ----------
     image
-        (B, 1, *spatial).
+        (B, 1, *spatial); float16 and bfloat16 are taken as float32.
     radius
         Window radius in voxels, or in blocks of two voxels with ``blocks``.
     floor
@@ -111,59 +135,143 @@ def local_reference(
     blocks
         Evaluate windows at every second voxel only, on sums over blocks of 2 voxels per axis; the images stay at full
         resolution.  An eighth of the windows, almost the same gradient.
+    compatible
+        The numbers of published training code: outside the image there are zeros, which count, and 1e-5 is added to
+        the product of both sums of squared deviations in place of ``floor``.  It pulls at borders and lets windows of
+        noise count in full: only to repeat or to go on with a training that did the same.
+
+    Raises
+    ------
+    ValueError
+        If ``compatible`` is combined with ``weight`` or ``blocks``, which published code does not have.
     """
+    if compatible and (weight is not None or blocks):
+        raise ValueError("LNCC as in published training code has neither weights nor blocks")
+    source = image
+    image = _single(image.detach())
     pool = block_sum if blocks else (lambda x: x)
-    if weight is None:
-        ones = torch.ones_like(image[:1])
-        count = box_sum(pool(ones), radius)
-        weighted, share = image, torch.full_like(count, 1.0 / count.numel())
-    else:
+    epsilon, floor = 0.0, torch.as_tensor(floor, device=image.device)
+    if weight is not None:
         per_window = pool(weight)
         count = box_sum(per_window, radius).clamp_min(1e-3)
         weighted = image * weight
         share = per_window / per_window.flatten(1).sum(1).clamp_min(1e-6).view(-1, *[1] * (image.dim() - 1))
+    else:
+        weighted = image
+        shape = [s // 2 for s in image.shape[2:]] if blocks else image.shape[2:]
+        if compatible:
+            window = float((2 * radius + 1) ** len(shape))
+            count = image.new_full((1,) * image.dim(), window)
+            epsilon, floor = COMPATIBLE_EPSILON / window**2, torch.zeros_like(floor)
+        else:
+            count = _window_counts(shape, radius, image) * (2 ** len(shape) if blocks else 1)
+        share = image.new_full((1,) * image.dim(), 1.0 / math.prod(shape))
     mean = box_sum(pool(weighted), radius) / count
-    variance = (box_sum(pool(weighted * image), radius) / count - mean * mean).clamp_min(0) + floor
-    return LocalReference(
-        weighted, weight, count, mean, variance, share, radius, blocks, torch.as_tensor(floor, device=image.device)
-    )
+    variance = _variance(box_sum(pool(weighted * image), radius), count, mean, floor)
+    return LocalReference(source, weighted, weight, count, mean, variance, share, radius, blocks, floor, epsilon)
+
+
+def _single(image: Tensor) -> Tensor:
+    """float32 instead of 16 bits: squares of intensities lose everything else."""
+    return image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
+
+
+def _window_counts(shape: Sequence[int], radius: int, like: Tensor) -> Tensor:
+    """How many voxels of the image each window holds, (1, 1, *shape)."""
+    count = like.new_ones((1,) * (2 + len(shape)))
+    for axis, length in enumerate(shape):
+        along = box_sum(like.new_ones(1, 1, length), radius)
+        count = count * along.view([-1 if a == 2 + axis else 1 for a in range(2 + len(shape))])
+    return count
+
+
+def _variance(squares: Tensor, count: Tensor, mean: Tensor, floor: Tensor) -> Tensor:
+    """Local variance from window sums of squares; rounding makes none negative."""
+    return (squares / count).addcmul_(mean, mean, value=-1).clamp_min_(0).add_(floor)
+
+
+def _correlation(
+    warped: Tensor, ref: LocalReference, wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Negative LNCC added over some images, and its gradients with respect to both images where they are wanted.
+
+    With window means written <.>, I the reference and J the warped image: cc = cov^2 / d with d = vI vJ + epsilon.
+    For p = 2 share cov / (d n), q = p cov vI / d and r = p cov vJ / d the gradients at a voxel are
+
+    * of J:  w (J B(q) - I B(p) + B(p <I> - q <J>)),
+    * of I:  w (I B(r) - J B(p) + B(p <J> - r <I>)),
+
+    B being the window sum (its own transpose): five window sums for the value, three to five for the gradients.
+    """
+    pool = block_sum if ref.blocks else (lambda x: x)
+    weighted = warped if ref.weight is None else warped * ref.weight
+    mean = box_sum(pool(weighted), ref.radius) / ref.count
+    variance = _variance(box_sum(pool(weighted * warped), ref.radius), ref.count, mean, ref.floor)
+    # ref.image carries the weight already.
+    covariance = box_sum(pool(warped * ref.image), ref.radius) / ref.count
+    covariance.addcmul_(mean, ref.mean, value=-1)
+    product = ref.variance * variance
+    p = covariance / (product.add_(ref.epsilon) if ref.epsilon else product)
+    loss = -(covariance * p * ref.share).sum()
+    if not any(wanted):
+        return loss, None, None
+    p.mul_(2 * ref.share / ref.count)
+    shared = covariance.mul_(p)
+    if ref.epsilon:
+        q, r = (shared * own / product if want else None for own, want in zip((ref.variance, variance), wanted))
+    else:
+        q, r = (shared / own if want else None for own, want in zip((variance, ref.variance), wanted))
+    sum_p = box_sum(p, ref.radius)
+    gradients: list[Tensor | None] = []
+    for own, other, slope, own_mean, other_mean in (
+        (weighted, ref.image, q, mean, ref.mean),
+        (ref.image, weighted, r, ref.mean, mean),
+    ):
+        if slope is None:
+            gradients.append(None)
+            continue
+        shift = box_sum((p * other_mean).addcmul_(slope, own_mean, value=-1), ref.radius)
+        slope = box_sum(slope, ref.radius)
+        if ref.blocks:
+            gradient = _times_blocks(own, slope).sub_(_times_blocks(other, sum_p))
+            shift = _expand_blocks(shift)
+        else:
+            gradient = (own * slope).addcmul_(other, sum_p, value=-1)
+        gradients.append(gradient.add_(shift) if ref.weight is None else gradient.addcmul_(shift, ref.weight))
+    return loss, gradients[0], gradients[1]
 
 
 class _LNCC(torch.autograd.Function):
-    """Mean squared local correlation with its gradient with respect to the moving image, in eight window sums.
-
-    With window means written <.>: cc = cov^2 / (vI vJ), and for p = 2 share cov / (vI vJ n), q = p cov / vJ the
-    gradient at a voxel is  w (J B(q) - I B(p) + B(p <I> - q <J>)),  B being the window sum (its own transpose).
-    """
+    """LNCC of a batch, some images at a time; the gradients are computed on the way and are all that is kept."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, warped: Tensor, ref: LocalReference) -> Tensor:
-        pool = block_sum if ref.blocks else (lambda x: x)
-        weighted = warped if ref.weight is None else warped * ref.weight
-        mean = box_sum(pool(weighted), ref.radius) / ref.count
-        variance = (box_sum(pool(weighted * warped), ref.radius) / ref.count - mean * mean).clamp_min_(0) + ref.floor
-        # ref.image carries the weight already.
-        covariance = box_sum(pool(warped * ref.image), ref.radius) / ref.count - mean * ref.mean
-        slope = covariance / (ref.variance * variance)
-        loss = -(covariance * slope * ref.share).sum()
-        if ctx.needs_input_grad[0]:
-            p = slope.mul_(2 * ref.share / ref.count)
-            q = p * covariance / variance
-            shift = box_sum(p * ref.mean - q * mean, ref.radius)
-            p, q = box_sum(p, ref.radius), box_sum(q, ref.radius)
-            if ref.blocks:
-                gradient = _times_blocks(weighted, q).sub_(_times_blocks(ref.image, p))
-                shift = _expand_blocks(shift)
-                gradient.add_(shift if ref.weight is None else shift.mul_(ref.weight))
-            else:
-                gradient = weighted * q - ref.image * p + (shift if ref.weight is None else shift * ref.weight)
-            ctx.save_for_backward(gradient)
-        return loss
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        warped: Tensor,
+        source: Tensor,
+        reference: Callable[[slice], LocalReference],
+    ) -> Tensor:
+        wanted = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        gradients = [torch.empty_like(x) if want else None for x, want in zip((warped, source), wanted)]
+        batch, together = warped.shape[0], max(1, _VOXELS_AT_ONCE // max(1, warped[0].numel()))
+        total = torch.zeros((), dtype=_single(warped[:0]).dtype, device=warped.device)
+        for first in range(0, batch, together):
+            images = slice(first, first + together)
+            loss, *parts = _correlation(_single(warped[images]), reference(images), wanted)
+            total = total + loss
+            for gradient, part in zip(gradients, parts):
+                if part is not None:
+                    gradient[images] = part
+        ctx.save_for_backward(*gradients)
+        return total
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, upstream: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * upstream, None
+    @once_differentiable
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, upstream: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        warped, source = (None if g is None else g * upstream for g in ctx.saved_tensors)
+        return warped, source, None
 
 
 def lncc_loss(warped: Tensor, reference: LocalReference) -> Tensor:
@@ -171,9 +279,41 @@ def lncc_loss(warped: Tensor, reference: LocalReference) -> Tensor:
 
     The mean over the windows of each image, added over the batch: -B for perfect agreement.  Windows count the voxels
     inside the image and the mask only, so that borders are not biased.  The gradient is analytic, with respect to
-    ``warped`` (B, 1, *spatial).
+    ``warped`` (B, 1, *spatial) and, where it needs one, to the image that the reference was made of.
     """
-    return _LNCC.apply(warped, reference)
+    return _LNCC.apply(warped, reference.source, reference.part)
+
+
+def lncc_between(
+    first: Tensor,
+    second: Tensor,
+    radius: int,
+    floor: float,
+    weight: Tensor | None = None,
+    compatible: bool = False,
+) -> Tensor:
+    """:func:`lncc_loss` of two images once, averaged over batch and channels: -1 (perfect agreement) to 0.
+
+    Parameters
+    ----------
+    first, second
+        (B, C, *spatial), each channel by itself; gradients flow to both.  Window statistics are kept for some images
+        at a time, so that beside one gradient for each input little memory is taken.
+    radius, floor, compatible
+        See :func:`local_reference`.
+    weight
+        (B, 1, *spatial) in 0..1, for all channels.
+    """
+    batch, channels = first.shape[:2]
+    first, second = (x.reshape(batch * channels, 1, *x.shape[2:]) for x in (first, second))
+    if weight is not None:
+        weight = weight.repeat_interleave(channels, dim=0)
+
+    def reference(images: slice) -> LocalReference:
+        part = None if weight is None else weight[images]
+        return local_reference(second[images], radius, floor, part, compatible=compatible)
+
+    return _LNCC.apply(first, second, reference) / (batch * channels)
 
 
 # ---------------------------------------------------------------------- MIND-SSC

@@ -10,6 +10,7 @@ from CycleRegLib.similarity import (
     block_sum,
     box_sum,
     descriptor_loss,
+    lncc_between,
     lncc_loss,
     local_reference,
     mind_ssc,
@@ -117,6 +118,103 @@ def test_voxels_outside_the_mask_have_no_influence() -> None:
         lncc_loss(inside, reference).backward()
         assert (inside.grad[weight == 0] == 0).all()
         assert inside.grad.abs().max() > 0
+
+
+# ---------------------------------------------------------------------- LNCC between two images, as training takes it
+
+
+def published_lncc(a: torch.Tensor, b: torch.Tensor, window: int) -> torch.Tensor:
+    """The formulation of published training code: five convolutions with ones, zeros outside, 1e-5 on sums."""
+    n = a.dim() - 2
+    conv = F.conv3d if n == 3 else F.conv2d
+    ones = torch.ones(1, 1, *[window] * n, dtype=a.dtype)
+    sum_a, sum_b, sum_aa, sum_bb, sum_ab = (
+        conv(x, ones, padding=window // 2) for x in (a, b, a * a, b * b, a * b)
+    )  # fmt: skip
+    count = window**n
+    cross = sum_ab - sum_a * sum_b / count
+    spread_a, spread_b = sum_aa - sum_a**2 / count, sum_bb - sum_b**2 / count
+    return -(cross**2 / (spread_a * spread_b + 1e-5)).mean()
+
+
+def pair_with_gradients(*shape: int) -> list[torch.Tensor]:
+    return [torch.rand(*shape, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 11, 7, 10), (1, 1, 12, 9)])
+def test_compatible_lncc_and_its_gradients_are_those_of_published_training_code(shape: tuple) -> None:
+    a, b = pair_with_gradients(*shape)
+    published = published_lncc(a, b, 5)
+    found = lncc_between(a, b, 2, 0.0, compatible=True)
+    assert float(found.detach()) == pytest.approx(float(published.detach()), abs=1e-10)
+    for expected, gradient in zip(torch.autograd.grad(published, (a, b)), torch.autograd.grad(found, (a, b))):
+        torch.testing.assert_close(gradient, expected, atol=1e-10, rtol=0)
+
+
+def test_compatible_lncc_keeps_the_border_bias_that_the_own_one_has_not() -> None:
+    """A change of contrast is perfect agreement; zeros outside disturb it where windows reach over the border."""
+    a = torch.rand(1, 1, 12, 12, 12, dtype=torch.float64)
+    assert float(lncc_between(a, 2 * a + 1, 4, 1e-9)) == pytest.approx(-1, abs=1e-6)
+    assert float(lncc_between(a, 2 * a + 1, 4, 0.0, compatible=True)) > -0.95
+
+
+@pytest.mark.parametrize("mode", ["own", "weighted", "compatible"])
+def test_lncc_between_gradients_of_both_images_by_finite_differences(mode: str) -> None:
+    a, b = pair_with_gradients(2, 2, 5, 4, 6)
+    weight = (torch.rand(2, 1, 5, 4, 6, dtype=torch.float64) > 0.3).double() if mode == "weighted" else None
+
+    def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return lncc_between(x, y, 1, 0.01, weight, compatible=mode == "compatible")
+
+    assert torch.autograd.gradcheck(loss, (a, b), eps=1e-6, atol=1e-7)
+    assert float(loss(a, b).detach()) == pytest.approx(float(loss(b, a).detach()), abs=1e-12)
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_gradient_reaches_the_image_that_a_reference_was_made_of(blocks: bool) -> None:
+    a, b = pair_with_gradients(2, 1, 4, 6, 4)
+    weight = torch.rand(2, 1, 4, 6, 4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda x, y: lncc_loss(x, local_reference(y, 1, 0.01, weight, blocks)), (a, b), eps=1e-6, atol=1e-7
+    )
+
+
+def test_lncc_between_is_the_mean_over_images_and_channels_taken_alone() -> None:
+    a, b = (torch.rand(2, 3, 6, 7, 5, dtype=torch.float64) for _ in range(2))
+    weight = torch.rand(2, 1, 6, 7, 5, dtype=torch.float64)
+    alone = [
+        float(lncc(a[i : i + 1, c : c + 1], b[i : i + 1, c : c + 1], 2, weight[i : i + 1], 1e-3))
+        for i in range(2)
+        for c in range(3)
+    ]
+    assert float(lncc_between(a, b, 2, 1e-3, weight)) == pytest.approx(-np.mean(alone), abs=1e-12)
+
+
+def test_how_many_images_are_taken_together_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = pair_with_gradients(5, 1, 6, 5, 7)
+    whole = torch.autograd.grad(lncc_between(a, b, 2, 1e-3), (a, b))
+    monkeypatch.setattr("CycleRegLib.similarity._VOXELS_AT_ONCE", 2 * 6 * 5 * 7)
+    parts = torch.autograd.grad(lncc_between(a, b, 2, 1e-3), (a, b))
+    for one, other in zip(whole, parts):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_lncc_of_16_bit_images_is_computed_in_float32(kind: torch.dtype) -> None:
+    a, b = (torch.rand(1, 1, 9, 9, 9).to(kind).requires_grad_() for _ in range(2))
+    found = lncc_between(a, b, 4, 1e-5)
+    exact = lncc_between(a.float(), b.float(), 4, 1e-5)
+    assert found.dtype == torch.float32
+    assert float(found.detach()) == float(exact.detach())
+    gradient = torch.autograd.grad(found, a)[0]
+    assert gradient.dtype == kind
+    torch.testing.assert_close(gradient, torch.autograd.grad(exact, a)[0])
+
+
+@pytest.mark.parametrize("options", [{"blocks": True}, {"weight": torch.ones(1, 1, 4, 4, 4)}])
+def test_compatible_lncc_takes_what_published_code_has(options: dict) -> None:
+    with pytest.raises(ValueError, match="neither weights nor blocks"):
+        local_reference(torch.rand(1, 1, 4, 4, 4), 1, 0.0, compatible=True, **options)
 
 
 def slow_mind(image: np.ndarray, z: int, y: int, x: int) -> np.ndarray:
