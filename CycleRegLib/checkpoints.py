@@ -4,7 +4,9 @@ CycleReg's own files are ``.safetensors``.  Their metadata (strings) are ``cycle
 ``method``, ``network`` (JSON: arguments that rebuild the architecture), ``normalisation``, ``grid`` (JSON, see
 :class:`~CycleRegLib.networks.preparation.GridRule`), ``training`` (JSON summary) and ``licence``; the names of weights
 carry the prefix ``forward.`` or ``backward.``.  Plain PyTorch state dicts (``.pth``, ``.pt``) in a published layout
-load too, also inside a dictionary under ``state_dict``.
+load too, also inside a dictionary under ``state_dict``, ``model_state``, ``model_state_dict`` or ``model``; settings
+that such a dictionary holds under ``config`` are honoured where the network knows them
+(:meth:`~CycleRegLib.networks.blocks.RegistrationNetwork.from_published`) and kept under ``training``.
 """
 
 from __future__ import annotations
@@ -31,7 +33,6 @@ _PathLike = Union[str, Path]
 
 # Published layouts of other architectures, so that a refusal can say what the file is.
 _OTHER_LAYOUTS = {
-    "VoxelMorph (published torch layout)": ("unet_model.", "flow."),
     "TransMorph": ("transformer.patch_embed.", "reg_head."),
 }
 
@@ -311,7 +312,8 @@ def describe_text(checkpoint: Checkpoint) -> str:
     rows += [("method", f"{facts['method']} ({facts['title']})"), ("paper", facts["paper"])]
     rows += [(f"{name} network", f"{count:,} parameters") for name, count in facts["networks"].items()]
     rows.append(("configuration", ", ".join(f"{k} {v}" for k, v in facts["configuration"].items())))
-    rows += [("intensities", facts["normalisation"] + assumed), ("grid", checkpoint.grid.describe() + assumed)]
+    rows.append(("intensities", facts["normalisation"] + assumed))
+    rows.append(("grid", checkpoint.grid.describe() + ("" if facts["grid"] else assumed)))
     rows += [(f"training: {k}", v if isinstance(v, str) else json.dumps(v)) for k, v in facts["training"].items()]
     rows.append(("licence", facts["licence"] or "not stated"))
     width = max(len(name) for name, _ in rows)
@@ -329,15 +331,18 @@ def _read_one(path: Path, method: str | None, config: Mapping[str, Any] | None) 
     entry = _method_of(tensors, metadata, requested, path)
     states = _by_direction(tensors)
     subject = f"The checkpoint '{path}'"
-    stated = _json(metadata, "network", path) if "network" in metadata else _told(states, entry)
+    settings = _json(metadata, "published_config", path)
+    published, published_grid = entry.network_class().from_published(settings)
+    stated = _json(metadata, "network", path) if "network" in metadata else {**_told(states, entry), **published}
+    states = {direction: entry.network_class().adapted(state) for direction, state in states.items()}
     config = _checked(states, entry, {**stated, **(config or {})}, subject)
     return Checkpoint(
         method=entry.id,
         networks=states,
         config=config,
         normalisation=check_normalisation(metadata.get("normalisation") or entry.normalisation),
-        grid=GridRule.from_dict(_json(metadata, "grid", path)),
-        training=_json(metadata, "training", path),
+        grid=GridRule.from_dict(_json(metadata, "grid", path) or published_grid),
+        training=_json(metadata, "training", path) or ({"settings": settings} if settings else {}),
         licence=metadata.get("licence", ""),
         metadata=metadata if "method" in metadata else {},
         sha256=sha256,
@@ -408,7 +413,7 @@ def _is_built_as(method: Method, state: State) -> bool:
     """Whether weights of the method's layout have its dimension and its options too (several methods share one)."""
     try:
         config = method.network_class().configuration_from(state)
-    except KeyError:
+    except (KeyError, IndexError):
         return False
     return config.get("dimension") in method.dimensions and _contradiction(method, config) is None
 
@@ -461,7 +466,7 @@ def _told(states: Mapping[str, State], method: Method) -> dict[str, Any]:
     """The configuration that weights tell by themselves; empty where they are incomplete."""
     try:
         return method.network_class().configuration_from(states["forward"])
-    except KeyError:
+    except (KeyError, IndexError):  # missing, or with too few dimensions
         return {}  # the comparison of names and shapes says what is missing
 
 

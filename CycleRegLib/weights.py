@@ -27,8 +27,17 @@ State = dict[str, torch.Tensor]
 _MODULES_OF_WEIGHTS = ("collections", "torch", "torch._utils", "torch.storage", "torch.serialization")
 
 
+# Under which names training programs keep the weights in what they save.
+_WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model")
+_DATA_PARALLEL = "module."
+
+
 def read_weights_file(path: Path) -> tuple[State, dict[str, str], str]:
-    """Weights, metadata (safetensors only) and SHA-256 of a file, read once so that they belong together."""
+    """Weights, metadata and SHA-256 of a file, read once so that they belong together.
+
+    Metadata are those of a safetensors file; of PyTorch's formats only ``published_config``, as JSON: what a training
+    program keeps under ``config`` beside the weights.
+    """
     if path.is_dir():
         raise InputError(f"The checkpoint '{path}' is a folder; give the file itself.")
     try:
@@ -50,11 +59,12 @@ def read_weights_file(path: Path) -> tuple[State, dict[str, str], str]:
                 f"The checkpoint '{path}' is damaged or cut short: {first_line(error)}. Fetch or copy it again."
             ) from error
         return as_weights(tensors, str(path)), metadata, sha256
-    return as_weights(_load_state_dict(data, path), str(path)), {}, sha256
+    state, metadata = _load_state_dict(data, path)
+    return as_weights(state, str(path)), metadata, sha256
 
 
-def _load_state_dict(data: bytes, path: Path) -> dict[Any, Any]:
-    """A state dict from PyTorch's formats, by ``weights_only=True`` alone."""
+def _load_state_dict(data: bytes, path: Path) -> tuple[dict[Any, Any], dict[str, str]]:
+    """A state dict and metadata from PyTorch's formats, by ``weights_only=True`` alone."""
     code = f"The checkpoint '{path}' is not used because loading it would run code"
     remedy = "CycleReg loads plain weights only: save the network's state_dict() instead."
     # Older PyTorch releases run code from TorchScript archives, and from tar files, in spite of weights_only.
@@ -76,11 +86,25 @@ def _load_state_dict(data: bytes, path: Path) -> dict[Any, Any]:
         raise InputError(
             f"'{path}' is no checkpoint, or a damaged one. Give a .safetensors file or a state dict (.pth, .pt)."
         ) from error
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
+    metadata = {}
+    wrapper = next((w for w in _WRAPPERS if isinstance(loaded, Mapping) and isinstance(loaded.get(w), Mapping)), None)
+    if wrapper is not None:
+        if isinstance(loaded.get("config"), Mapping):
+            metadata["published_config"] = _as_json(loaded["config"], path)
+        loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping) or not loaded:
         raise InputError(f"'{path}' holds no state dict (names and weights), so it is no checkpoint.")
-    return dict(loaded)
+    if all(isinstance(name, str) and name.startswith(_DATA_PARALLEL) for name in loaded):
+        loaded = {name[len(_DATA_PARALLEL) :]: value for name, value in loaded.items()}
+    return dict(loaded), metadata
+
+
+def _as_json(settings: Mapping[Any, Any], path: Path) -> str:
+    """Settings as JSON; what JSON lacks becomes text."""
+    try:
+        return json.dumps({str(name): value for name, value in settings.items()}, default=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"The checkpoint '{path}' is damaged: its 'config' cannot be read.") from error
 
 
 def _members(data: bytes, content: bool = True) -> list[tuple[str, bytes]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class ConvolutionBlock(nn.Module):
         return self.block(features)
 
 
-def in_float32(module: nn.Module, features: torch.Tensor) -> torch.Tensor:
+def in_float32(module: Callable[[torch.Tensor], torch.Tensor], features: torch.Tensor) -> torch.Tensor:
     """``module(features)`` in float32 under autocast too.
 
     Layers that give flows must run so: bfloat16 keeps eight bits, which is a twentieth of a voxel at ten voxels.
@@ -67,12 +67,15 @@ class RegistrationNetwork(nn.Module):
         Sides are padded to a multiple of it, and the flow is cropped.
     both_directions
         Whether one pass gives the forward and the backward flow, (flow, inverse flow), instead of one flow.
+    streams
+        Whether it works piece by piece, so that memory does not grow with the volume; its grid is then not limited.
     configuration
         Keyword arguments that rebuild the architecture; JSON types only.
     """
 
     stride: int = 1
     both_directions: bool = False
+    streams: bool = False
 
     def __init__(self, dimension: int, **configuration: Any) -> None:
         super().__init__()
@@ -91,6 +94,23 @@ class RegistrationNetwork(nn.Module):
             If a weight that tells it is missing.
         """
         raise NotImplementedError(f"{cls.__name__} cannot be recognised from its weights alone")
+
+    @classmethod
+    def adapted(cls, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A published state dict under the names of this class: others renamed, known buffers without weights dropped.
+
+        What it does not know it keeps, so that the comparison with the network can name it.
+        """
+        return dict(state)
+
+    @classmethod
+    def from_published(cls, stated: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The configuration and the network grid that the settings in a published file state, as far as they do.
+
+        ``stated`` is what the file holds beside its weights; the grid is one for
+        :meth:`~CycleRegLib.networks.preparation.GridRule.from_dict`.
+        """
+        return {}, {}
 
     def estimate(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """The flow (or both, see :attr:`both_directions`) for sides that are multiples of :attr:`stride`."""

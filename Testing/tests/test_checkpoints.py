@@ -293,19 +293,28 @@ class TestRefusals:
         assert "model.keepblock.block.0.bias [9] instead of [8]" in text
 
     def test_names_with_another_prefix(self, tmp_path: Path) -> None:
-        torch.save({f"module.{k}": v for k, v in random_state().items()}, tmp_path / "a.pth")
-        with pytest.raises(InputError, match=r"30 missing: model\.inconv.*30 extra: module\.model"):
+        torch.save({f"net.{k}": v for k, v in random_state().items()}, tmp_path / "a.pth")
+        with pytest.raises(InputError, match=r"30 missing: model\.inconv.*30 extra: net\.model"):
             read_checkpoint(tmp_path / "a.pth", "cyclemorph")
-        with pytest.raises(InputError, match=r"no method that CycleReg knows.*module\.model"):
+        with pytest.raises(InputError, match=r"no method that CycleReg knows.*net\.model"):
             read_checkpoint(tmp_path / "a.pth")
+        torch.save({f"module.{k}": v for k, v in random_state().items()}, tmp_path / "parallel.pth")
+        assert same(read_checkpoint(tmp_path / "parallel.pth").networks["forward"], random_state())
 
     def test_another_architecture_is_named(self, tmp_path: Path) -> None:
-        voxelmorph = {"unet_model.encoder.0.0.main.weight": torch.zeros(16, 2, 3, 3, 3), "flow.weight": torch.zeros(3)}
-        torch.save(voxelmorph, tmp_path / "v.pt")
-        with pytest.raises(InputError, match=r"belongs to VoxelMorph.*, not to cyclemorph"):
-            read_checkpoint(tmp_path / "v.pt", "cyclemorph")
-        with pytest.raises(InputError, match="belongs to VoxelMorph"):
-            read_checkpoint(tmp_path / "v.pt")
+        transmorph = {"transformer.patch_embed.proj.weight": torch.zeros(9), "reg_head.0.weight": torch.zeros(3)}
+        torch.save(transmorph, tmp_path / "t.pt")
+        with pytest.raises(InputError, match=r"belongs to TransMorph, not to cyclemorph"):
+            read_checkpoint(tmp_path / "t.pt", "cyclemorph")
+        with pytest.raises(InputError, match="belongs to TransMorph"):
+            read_checkpoint(tmp_path / "t.pt")
+
+    def test_weights_with_too_few_dimensions(self, tmp_path: Path) -> None:
+        state = random_state()
+        state["model.inconv.block.block.0.weight"] = torch.zeros(1)
+        torch.save(state, tmp_path / "a.pth")
+        with pytest.raises(InputError, match=r"model\.inconv\.block\.block\.0\.weight \[1\] instead of"):
+            read_checkpoint(tmp_path / "a.pth")
 
     def test_another_method_by_metadata(self, tmp_path: Path) -> None:
         safetensors.torch.save_file(random_state(), tmp_path / "a.safetensors", {"method": "vtn"})

@@ -331,7 +331,7 @@ class TestCheckpoints:
         torch.save({**state, "more": torch.zeros(1)}, folder / "more.pth")
         self.refuse(check_refused, folder / "more.pth", "1 extra", "more")
         torch.save({"unet_model.a": torch.zeros(1), "flow.weight": torch.zeros(1)}, folder / "vm.pt")
-        self.refuse(check_refused, folder / "vm.pt", "VoxelMorph", "not to cyclemorph")
+        self.refuse(check_refused, folder / "vm.pt", "belongs to voxelmorph, not to cyclemorph")
         torch.save({"weights": [1, 2, 3]}, folder / "list.pt")
         self.refuse(check_refused, folder / "list.pt", "list.pt")
 
