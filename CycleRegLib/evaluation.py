@@ -13,19 +13,23 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Optional, Union
 
 import numpy as np
 import SimpleITK as sitk
 
 from . import measures
+from .comparison import compare, there_and_back
 from .errors import CycleRegWarning, InputError, is_about_this_pair
 from .evaluation_result import SIMILARITIES, Change, Evaluation, LabelScores, LandmarkErrors, Row, TumorComparison
 from .fields import DisplacementField
 from .geometry import Grid
-from .image_checks import check_intensity_image, check_mask
+from .image_checks import check_mask
+from .images_2d import check_any, grey
 from .landmarks import LandmarkList, check_inside, match_landmarks
 from .mask_warp import MaskWarper
+from .planar import FlatPair, is_flat
 from .segmentations import Segmentation
 from .tumor import TumorSize, measure_tumor
 
@@ -56,7 +60,8 @@ def evaluate(
     Parameters
     ----------
     fixed, moving
-        3D grey images.
+        3D grey images; or both 2D, or both single slices, then grey or RGB.  These are measured in their planes, and
+        colours by their grey image (:func:`CycleRegLib.images_2d.grey`).
     field
         Maps fixed to moving points.  On another grid than the fixed image it is interpolated (its border
         displacement continued where it ends, with a warning); Jacobian and round trip use its own grid.
@@ -92,15 +97,32 @@ def evaluate(
         warnings.warn(message, CycleRegWarning, stacklevel=3)
 
     tell("checking", 0.0)
-    fixed = check_intensity_image(fixed, "fixed image")
-    moving = check_intensity_image(moving, "moving image")
-    grid = Grid.of(fixed)
+    fixed, moving = check_any(fixed, "fixed image"), check_any(moving, "moving image")
     if (fixed_landmarks is None) != (moving_landmarks is None):
         raise InputError("Landmarks are needed in both images: give fixed and moving landmarks, or neither.")
     if (fixed_segmentation is None) != (moving_segmentation is None):
         raise InputError("Segmentations are needed of both images: give a fixed and a moving one, or neither.")
     if tumor_label is not None and fixed_segmentation is None:
         raise InputError(f"The tumour {tumor_label!r} needs a fixed and a moving segmentation to be measured in.")
+    _check_dimensions(fixed, field, inverse, initial)
+    flat = None
+    if is_flat(fixed) or is_flat(moving):
+        # Everything is laid flat: slices of any orientation, and pictures, as one axial slice of a volume.
+        flat = FlatPair(fixed, moving)
+        field = flat.lay_field(_onto(field, Grid.of(fixed), warn), "fixed")
+        inverse = None if inverse is None else flat.lay_field(inverse, "moving")
+        initial = None if initial is None else flat.lay_field(_initial_field(initial, Grid.of(fixed)), "fixed")
+        fixed_landmarks, moving_landmarks = (
+            None if landmarks is None else replace(landmarks, points=flat.lay_points(landmarks.points, side))
+            for landmarks, side in ((fixed_landmarks, "fixed"), (moving_landmarks, "moving"))
+        )
+        fixed_segmentation, moving_segmentation = (
+            None if labels is None else _laid_labels(flat, labels, side)
+            for labels, side in ((fixed_segmentation, "fixed"), (moving_segmentation, "moving"))
+        )
+        mask = None if mask is None else flat.lay_image(mask, "fixed")
+        fixed, moving = flat.lay_image(grey(fixed), "fixed"), flat.lay_image(grey(moving), "moving")
+    grid = Grid.of(fixed)
     on_grid = _onto(field, grid, warn)
     start = _initial_field(initial, grid)
 
@@ -119,21 +141,27 @@ def evaluate(
 
     tell("similarity", 0.55)
     region = None if mask is None else sitk.GetArrayFromImage(check_mask(mask, grid, "mask")) != 0
-    similarity, compared = _similarity(fixed, moving, start, on_grid, region, warn)
+    similarity, compared = compare(fixed, moving, start, on_grid, [key for key, _ in SIMILARITIES], region)
+    if not compared:
+        warn("No voxel of the fixed image sees the moving image both before and after: each is measured by itself.")
 
     tell("jacobian", 0.8)
     inside = None if mask is None else sitk.GetArrayFromImage(check_mask(mask, field.grid, "mask")) != 0
     jacobian = measures.jacobian_statistics(field.jacobian_determinant(), inside)
 
-    roundtrip, seen, reversibility = None, None, None
+    roundtrip, seen, reversibility, reversibility_fixed = None, None, None, None
     if inverse is not None:
         tell("round trip", 0.85)
         errors = field.round_trip(inverse)
         roundtrip = measures.Statistics.of(errors)
         seen = 100.0 * roundtrip.count / errors.size
         tell("reversibility", 0.9)
-        reversibility = _reversibility(moving, on_grid, inverse)
+        reversibility = there_and_back(moving, on_grid, inverse)
+        if flat is not None:
+            reversibility_fixed = there_and_back(fixed, inverse, on_grid)
     tell("done", 1.0)
+    if flat is not None:
+        landmarks, tumor = _standing(flat, landmarks, tumor)
     return Evaluation(
         jacobian=jacobian,
         similarity=similarity,
@@ -145,8 +173,57 @@ def evaluate(
         roundtrip_mm=roundtrip,
         roundtrip_inside_percent=seen,
         reversibility=reversibility,
+        reversibility_fixed=reversibility_fixed,
         warnings=found,
     )
+
+
+def _check_dimensions(
+    fixed: sitk.Image,
+    field: DisplacementField,
+    inverse: DisplacementField | None,
+    initial: sitk.Transform | DisplacementField | None,
+) -> None:
+    for what, given in (("transform", field), ("inverse transform", inverse), ("initial transform", initial)):
+        if given is None:
+            continue
+        dimension = given.grid.dimension if isinstance(given, DisplacementField) else given.GetDimension()
+        if dimension != fixed.GetDimension():
+            raise InputError(
+                f"The {what} is {dimension}D but the images are {fixed.GetDimension()}D; it belongs to another pair."
+            )
+
+
+def _laid_labels(flat: FlatPair, labels: Labels, side: str) -> Labels:
+    if isinstance(labels, sitk.Image):
+        return flat.lay_image(labels, side)
+    return labels.with_layers([flat.lay_image(layer, side) for layer in labels.to_label_images()])
+
+
+def _standing(
+    flat: FlatPair, landmarks: LandmarkErrors | None, tumor: TumorComparison | None
+) -> tuple[LandmarkErrors | None, TumorComparison | None]:
+    """The points of landmarks and diameters where they lie in space; a picture has no volume."""
+    if landmarks is not None:
+        landmarks = replace(
+            landmarks,
+            fixed=flat.stand_points(landmarks.fixed, "fixed"),
+            moving=flat.stand_points(landmarks.moving, "moving"),
+            mapped=flat.stand_points(landmarks.mapped, "moving"),
+        )
+    if tumor is not None:
+        sizes = [
+            size
+            and replace(
+                size,
+                major_points=flat.stand_points(size.major_points, side),
+                minor_points=flat.stand_points(size.minor_points, side),
+                volume_ml=size.volume_ml if flat.dimension == 3 else float("nan"),
+            )
+            for size, side in ((tumor.fixed, "fixed"), (tumor.moving, "moving"), (tumor.warped, "fixed"))
+        ]
+        tumor = TumorComparison(tumor.name, *sizes)
+    return landmarks, tumor
 
 
 def _onto(field: DisplacementField, grid: Grid, warn: Callable[[str], None]) -> DisplacementField:
@@ -314,52 +391,3 @@ def _tumor(
             warn(f"The tumour {name!r} has {size.components} parts in the {side} image; the largest was measured.")
         sizes.append(size)
     return TumorComparison(name, *sizes)
-
-
-# ---------------------------------------------------------------------- intensities
-
-
-def _similarity(
-    fixed: sitk.Image,
-    moving: sitk.Image,
-    before: DisplacementField,
-    after: DisplacementField,
-    region: np.ndarray | None,
-    warn: Callable[[str], None],
-) -> tuple[dict[str, Change], float]:
-    """Both images are taken relative to the fixed image's minimum, so that HU and shifted units agree."""
-    whole = np.ones(after.grid.shape, bool) if region is None else region
-    everywhere = Grid.of(moving).image(np.ones(Grid.of(moving).shape, np.uint8))
-    seen = [whole & (sitk.GetArrayFromImage(f.warp(everywhere, "nearest")) > 0) for f in (before, after)]
-    compare = seen[0] & seen[1]
-    if not compare.any():
-        warn("No voxel of the fixed image sees the moving image both before and after: each is measured by itself.")
-    compared = 100.0 * np.count_nonzero(compare) / np.count_nonzero(whole)
-    low = float(sitk.GetArrayViewFromImage(fixed).min())
-    target = sitk.GetArrayFromImage(fixed) - low
-    values: dict[str, list[float]] = {key: [] for key, _ in SIMILARITIES}
-    for f, own in zip((before, after), seen):
-        part = compare if compare.any() else own
-        warped = sitk.GetArrayFromImage(f.warp(moving)) - low
-        box = measures.bounding_box(part) if part.any() else tuple(slice(0, 0) for _ in part.shape)
-        inside = None if part[box].all() else part[box]
-        for key in values:
-            values[key].append(getattr(measures, key)(warped[box], target[box], inside))
-    return {key: Change(*pair) for key, pair in values.items()}, compared
-
-
-def _reversibility(moving: sitk.Image, field: DisplacementField, inverse: DisplacementField) -> dict[str, float]:
-    """NMSE and SSIM of the moving image warped onto the fixed grid and back (CycleMorph, table II).
-
-    Over voxels whose whole way stays inside both images.
-    """
-    grid = Grid.of(moving)
-    inverse = inverse.resampled(grid)
-    back = sitk.GetArrayFromImage(inverse.warp(field.warp(moving)))
-    seen = field.warp(grid.image(np.ones(grid.shape, np.uint8)), "nearest")
-    region = sitk.GetArrayFromImage(inverse.warp(seen, "linear", default=0.0)) > 0.999
-    if not region.any():
-        return {"nmse": float("nan"), "ssim": float("nan")}
-    original = sitk.GetArrayFromImage(moving)
-    low = float(original.min())
-    return {name: getattr(measures, name)(back - low, original - low, region) for name in ("nmse", "ssim")}

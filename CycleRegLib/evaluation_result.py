@@ -98,8 +98,9 @@ class Evaluation:
     similarity
         ``nmse``, ``ssim``, ``lncc``, ``ncc``, ``mutual_information`` of fixed and warped image, over voxels that see
         the moving image both before and after (``compared_percent`` of the fixed image or its mask).
-    reversibility
-        ``nmse`` and ``ssim`` between the moving image and itself warped there and back.
+    reversibility, reversibility_fixed
+        ``nmse`` and ``ssim`` between the moving image and itself warped there and back; of pictures and single slices
+        the same for the fixed image.
     warnings
         What the user should know.
     """
@@ -114,6 +115,7 @@ class Evaluation:
     roundtrip_mm: measures.Statistics | None = None
     roundtrip_inside_percent: float | None = None
     reversibility: dict[str, float] | None = None
+    reversibility_fixed: dict[str, float] | None = None
     warnings: list[str] = field(default_factory=list)
 
     # ------------------------------------------------------------------ as numbers
@@ -137,6 +139,7 @@ class Evaluation:
         ``ncc``
         ``mutual_information``
         ``reversibility``           nmse, ssim of the moving image warped there and back
+        ``reversibility_fixed``     the same of the fixed image, for pictures and single slices
         ``warnings``                sentences
         ==========================  =================================================================================
         """
@@ -167,8 +170,9 @@ class Evaluation:
             out["roundtrip_inside_percent"] = self.roundtrip_inside_percent
         out.update(self.similarity)
         out["compared_percent"] = self.compared_percent
-        if self.reversibility is not None:
-            out["reversibility"] = self.reversibility
+        for key in ("reversibility", "reversibility_fixed"):
+            if getattr(self, key) is not None:
+                out[key] = getattr(self, key)
         out["warnings"] = self.warnings
         return _plain(out)
 
@@ -219,9 +223,10 @@ class Evaluation:
             for name, value in (("mean", self.roundtrip_mm.mean), ("p95", self.roundtrip_mm.p95)):
                 add(f"Round trip, {name}", "mm", None, value)
             add("Round trip, max", "mm", None, self.roundtrip_mm.max)
-        if self.reversibility is not None:
-            add("NMSE, there and back", "", None, self.reversibility["nmse"])
-            add("SSIM, there and back", "", None, self.reversibility["ssim"])
+        for found, which in ((self.reversibility, ""), (self.reversibility_fixed, ", fixed image")):
+            if found is not None:
+                add(f"NMSE, there and back{which}", "", None, found["nmse"])
+                add(f"SSIM, there and back{which}", "", None, found["ssim"])
         return rows
 
     def format_table(self, details: bool = False) -> str:

@@ -93,11 +93,14 @@ def binary_intensity_ratio(fixed: np.ndarray, warped: np.ndarray) -> float:
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
-    """Voxels of a mask of which at least one face neighbour is not in it; beyond the array nothing is."""
+    """Voxels of a mask of which at least one face neighbour is not in it; beyond the array nothing is.
+
+    Across a single slice there are no neighbours: its surface is its outline.
+    """
     padded = np.pad(np.asarray(mask, bool), 1)
     middle = [slice(1, -1)] * padded.ndim
     inner = padded[tuple(middle)].copy()
-    for axis in range(padded.ndim):
+    for axis in [a for a, length in enumerate(mask.shape) if length > 1]:
         for part in (slice(0, -2), slice(2, None)):
             inner &= padded[(*middle[:axis], part, *middle[axis + 1 :])]
     return padded[tuple(middle)] & ~inner

@@ -11,7 +11,7 @@ points of the fixed slice to points of the moving slice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
@@ -148,7 +148,7 @@ class FlatPair:
     Raises
     ------
     InputError
-        If one has two dimensions and the other three.
+        If one has two dimensions and the other three, or one is a volume of several slices.
     """
 
     def __init__(self, fixed: sitk.Image, moving: sitk.Image) -> None:
@@ -159,6 +159,12 @@ class FlatPair:
                 f"The {flat} image is 2D but the {_OTHER[flat]} image is a slice of a volume, which lies in space. "
                 "Save both as 2D images (PNG, or NRRD of two dimensions), or both as volumes of one slice."
             )
+        for side, image in zip(SIDES, (fixed, moving)):
+            if not is_flat(image):
+                raise InputError(
+                    f"The {side} image is a volume of {'x'.join(map(str, image.GetSize()))} voxels but the "
+                    f"{_OTHER[side]} image is a single slice. Give two volumes, or one slice of each."
+                )
         self.dimension = fixed.GetDimension()
         grids = {side: slice_grid(Grid.of(image)) for side, image in zip(SIDES, (fixed, moving))}
         planes = _planes(grids["fixed"], grids["moving"])
@@ -250,14 +256,28 @@ class FlatPair:
         result[:3, 3] = moving.to_space(matrix[:2, 2]) - result[:3, :3] @ fixed.origin
         return result if self.dimension == 3 else np.delete(np.delete(result, 2, 0), 2, 1)
 
-    # ------------------------------------------------------------------ the plane laid flat, as a slice
+    # ------------------------------------------------------------------ laid flat: the plane as an axial slice
 
-    def lay_flat(self, points: np.ndarray, side: str) -> np.ndarray:
+    def lay_image(self, image: sitk.Image, side: str) -> sitk.Image:
+        """As :meth:`flatten`, but as a slice in the plane z = 0, of the thickness that it has in space."""
+        image = self.flatten(image, side)
+        return self._laid(Grid.of(image), side).image(sitk.GetArrayViewFromImage(image)[None])
+
+    def lay_field(self, field: DisplacementField, side: str) -> DisplacementField:
+        """As :meth:`field_in_plane`, but between slices in the plane z = 0."""
+        laid = slice_field(self.field_in_plane(field, side))
+        return DisplacementField(laid.vectors, self._laid(self._slices[side].flat, side))
+
+    def _laid(self, flat: Grid, side: str) -> Grid:
+        grid, at = slice_grid(flat), self._slices[side]
+        return replace(grid, spacing=(*flat.spacing, at.grid.spacing[2 - at.array_axis]))
+
+    def lay_points(self, points: np.ndarray, side: str) -> np.ndarray:
         """(..., 3) LPS points of one side as (..., 3): the two coordinates of the plane, and the height above it."""
         plane = self._slices[side].plane
         return np.concatenate([plane.to_plane(points), plane.height(points)[..., None]], axis=-1)
 
-    def stand_up(self, points: np.ndarray, side: str) -> np.ndarray:
-        """The reverse of :meth:`lay_flat`."""
+    def stand_points(self, points: np.ndarray, side: str) -> np.ndarray:
+        """The reverse of :meth:`lay_points`."""
         plane, points = self._slices[side].plane, np.asarray(points, np.float64)
         return plane.to_space(points[..., :2]) + points[..., 2:] * plane.normal
