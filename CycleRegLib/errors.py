@@ -20,6 +20,14 @@ class InputError(CycleRegError):
     exit_status = 2
 
 
+class ConfigurationError(InputError, ValueError):
+    """A network cannot be built so.
+
+    Also a ValueError, as constructors raise, so that a reader of checkpoints can add whose configuration it is; where
+    nobody does, the message stands alone.
+    """
+
+
 class OutOfMemoryError(CycleRegError):
     """Memory ran out after every fallback was tried."""
 
@@ -35,21 +43,23 @@ class Cancelled(CycleRegError):
         super().__init__(message)
 
 
-#: The pair that a thread works on where several are under way at once; None otherwise.
-current_pair: ContextVar[str | None] = ContextVar("current_pair", default=None)
+#: Where the warnings about a pair are collected by the thread that works on it, if several pairs are under way at once.
+pair_warnings: ContextVar[list[str] | None] = ContextVar("pair_warnings", default=None)
 
 
 class CycleRegWarning(UserWarning):
     """Something the user should know although the work goes on.
 
-    Python collects the warnings of all threads in one place; ``pair`` says which pair a warning is about.
+    Python keeps the warnings of all threads in one place; ``pair`` tells which pair a warning is about.
     """
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
-        self.pair = current_pair.get()
+        self.pair = pair_warnings.get()
+        if self.pair is not None:
+            self.pair.append(str(self))
 
 
 def is_about_this_pair(warning: Warning | str) -> bool:
     """Whether a recorded warning is CycleReg's and about the pair that this thread works on."""
-    return isinstance(warning, CycleRegWarning) and warning.pair == current_pair.get()
+    return isinstance(warning, CycleRegWarning) and warning.pair is pair_warnings.get()

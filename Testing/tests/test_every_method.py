@@ -24,7 +24,7 @@ from CycleRegLib.images import read_transform
 from CycleRegLib.methods import Method, list_methods, methods_table
 
 # What makes a network of the method small enough for a test; all else is the method's own.
-SMALL = {"vtn": {"cascade": "ADD", "channels": 2, "size": [32, 32, 32]}}
+SMALL = {"vtn": {"cascade": "ADD", "channels": 2, "size": 64}}
 IN_3D = [method for method in list_methods() if method.network and 3 in method.dimensions]
 
 
