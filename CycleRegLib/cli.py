@@ -26,7 +26,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 def add_pair_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """What is registered and how; in a batch every one may be a column of the manifest, so that none is required."""
-    images = parser.add_argument_group("images (NRRD, NIfTI, MetaImage or a DICOM folder)")
+    images = parser.add_argument_group("images (NRRD, NIfTI, MetaImage or a DICOM folder; in 2D also PNG or JPEG)")
     images.add_argument("--fixed", required=required, metavar="F", help="image that stays; the result lies on its grid")
     images.add_argument("--moving", required=required, metavar="M", help="image that is brought onto the fixed one")
     images.add_argument("--fixed-mask", metavar="FM", help="where the fixed image counts (non-zero), on any grid")

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import SimpleITK as sitk
+
 from . import checkpoints
 from .devices import resolve_device
 from .errors import InputError
@@ -19,19 +21,23 @@ from .geometry import Grid
 from .images import (
     FIELD_SUFFIXES,
     IMAGE_SUFFIXES,
+    PICTURE_SUFFIXES,
     check_output_suffix,
-    read_image,
+    read_any_image,
     read_label_image,
     read_transform,
+    suffix_of,
     write_image,
     write_transform,
 )
+from .images_2d import as_picture, check_any, check_picture_output, check_slice_output, read_input
 from .landmarks import read_landmarks
-from .methods import describe_methods, list_methods, methods_table
+from .methods import DEFAULT_METHOD, describe_methods, get_method, list_methods, methods_table
 from .networks.settings import InferenceSettings, parse_overlap
 from .outputs import OutputTransaction
 from .phantom import write_sample
 from .pictures import render_pictures
+from .planar import is_flat
 from .progress import make_progress
 from .registration import RegistrationResult
 from .registration import register as register_images
@@ -51,6 +57,7 @@ def register(arguments: argparse.Namespace) -> None:
     with OutputTransaction(input_paths(arguments)) as out:
         report = claim_register_outputs(arguments, out)
         inputs = read_inputs(arguments)
+        check_register_outputs(arguments, inputs["moving"])
         progress = make_progress(arguments.progress)
         result = register_images(**inputs, **registration_options(arguments), progress=progress)
         summary = {**result.summary(), **_provenance(arguments)}
@@ -79,13 +86,17 @@ def read_inputs(arguments: argparse.Namespace) -> dict[str, Any]:
     InputError
         If one cannot be read.
     """
-    inputs: dict[str, Any] = {side: read_image(getattr(arguments, side), side) for side in ("fixed", "moving")}
+    method = get_method(arguments.method or DEFAULT_METHOD)
+    inputs: dict[str, Any] = {
+        side: read_input(getattr(arguments, side), side, method) for side in ("fixed", "moving")
+    }  # fmt: skip
     for side in ("fixed", "moving"):
         path = getattr(arguments, f"{side}_mask")
         if path is not None:
-            inputs[f"{side}_mask"] = read_label_image(path, f"{side} mask")
+            inputs[f"{side}_mask"] = read_label_image(path, f"{side} mask", is_flat(inputs[side]))
     if arguments.initial_transform is not None:
-        inputs["initial_transform"] = read_transform(arguments.initial_transform, "initial transform")
+        dimension = inputs["fixed"].GetDimension()
+        inputs["initial_transform"] = read_transform(arguments.initial_transform, "initial transform", dimension)
     return inputs
 
 
@@ -134,12 +145,28 @@ def claim_register_outputs(arguments: argparse.Namespace, out: OutputTransaction
     InputError
         If one cannot be written.
     """
+    suffixes = {"volume": (*IMAGE_SUFFIXES, *PICTURE_SUFFIXES), "jacobian": IMAGE_SUFFIXES, "roundtrip": IMAGE_SUFFIXES}
     for what, path in register_outputs(arguments).items():
-        check_output_suffix(path, WRITTEN_TRANSFORMS if "transform" in what else IMAGE_SUFFIXES, f"output {what}")
+        check_output_suffix(path, suffixes.get(what, WRITTEN_TRANSFORMS), f"output {what}")
         out.claim(path)
     if arguments.json is not None:
         out.claim(arguments.json)
     return claim_report(arguments, out)
+
+
+def check_register_outputs(arguments: argparse.Namespace, moving: sitk.Image) -> None:
+    """Refuse outputs of a kind of file that cannot hold what the moving image will give.
+
+    Raises
+    ------
+    InputError
+        If there is one.
+    """
+    for what, path in register_outputs(arguments).items():
+        if what == "volume":
+            check_picture_output(path, moving, "output volume")
+        if "transform" in what or (what == "volume" and moving.GetNumberOfComponentsPerPixel() > 1):
+            check_slice_output(path, moving, f"output {what}")
 
 
 def write_register_outputs(result: RegistrationResult, arguments: argparse.Namespace, out: OutputTransaction) -> None:
@@ -152,7 +179,10 @@ def write_register_outputs(result: RegistrationResult, arguments: argparse.Names
         "roundtrip": result.roundtrip_image,
     }
     for what, path in register_outputs(arguments).items():
-        (write_transform if "transform" in what else write_image)(contents[what](), out.path(path))
+        content = contents[what]()
+        if suffix_of(path) in PICTURE_SUFFIXES:
+            content = as_picture(content)
+        (write_transform if "transform" in what else write_image)(content, out.path(path))
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -165,16 +195,21 @@ def evaluate(arguments: argparse.Namespace) -> None:
         for kind in ("landmarks", "segmentation"):
             if (getattr(arguments, f"fixed_{kind}") is None) != (getattr(arguments, f"moving_{kind}") is None):
                 raise InputError(f"Give --fixed-{kind} and --moving-{kind}, or neither.")
-        fixed, moving = read_image(arguments.fixed, "fixed"), read_image(arguments.moving, "moving")
-        field = DisplacementField.from_transform(read_transform(arguments.transform), Grid.of(fixed))
+        fixed, moving = (
+            check_any(read_any_image(path, f"{side} image"), f"{side} image {path}")
+            for side, path in (("fixed", arguments.fixed), ("moving", arguments.moving))
+        )
+        flat, dimension = is_flat(fixed), fixed.GetDimension()
+        transform = read_transform(arguments.transform, dimension=dimension)
+        field = DisplacementField.from_transform(transform, Grid.of(fixed))
         inverse = initial = None
         if arguments.inverse_transform is not None:
-            back = read_transform(arguments.inverse_transform, "inverse transform")
+            back = read_transform(arguments.inverse_transform, "inverse transform", dimension)
             inverse = DisplacementField.from_transform(back, Grid.of(moving))
         if arguments.initial_transform is not None:
-            initial = read_transform(arguments.initial_transform, "initial transform")
-        known = read_known(arguments)
-        mask = None if arguments.mask is None else read_label_image(arguments.mask)
+            initial = read_transform(arguments.initial_transform, "initial transform", dimension)
+        known = read_known(arguments, flat)
+        mask = None if arguments.mask is None else read_label_image(arguments.mask, flat=flat)
         result = evaluate_registration(
             fixed,
             moving,
@@ -199,8 +234,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
     print(result.format_table(details=True))
 
 
-def read_known(arguments: argparse.Namespace) -> dict[str, Any]:
+def read_known(arguments: argparse.Namespace, flat: bool = False) -> dict[str, Any]:
     """The landmarks and segmentations that the command line names, by their names in ``evaluate``.
+
+    Parameters
+    ----------
+    flat
+        Whether the images are pictures or single slices, of which segmentations may be such too.
 
     Raises
     ------
@@ -209,10 +249,12 @@ def read_known(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     known: dict[str, Any] = {}
     for side in ("fixed", "moving"):
-        for kind, read in (("landmarks", read_landmarks), ("segmentation", read_segmentation)):
-            path = getattr(arguments, f"{side}_{kind}")
-            if path is not None:
-                known[f"{side}_{kind}"] = read(_at_home(path))
+        path = _at_home(getattr(arguments, f"{side}_landmarks"))
+        if path is not None:
+            known[f"{side}_landmarks"] = read_landmarks(path)
+        path = _at_home(getattr(arguments, f"{side}_segmentation"))
+        if path is not None:
+            known[f"{side}_segmentation"] = read_segmentation(path, flat=flat)
     return known
 
 
@@ -353,10 +395,13 @@ def input_paths(arguments: argparse.Namespace) -> list[str | None]:
 
 def _provenance(arguments: argparse.Namespace) -> dict[str, Any]:
     """The inputs and how the command was called, for summaries and reports."""
+    pictures = [path for path in (arguments.fixed, arguments.moving) if suffix_of(path) in PICTURE_SUFFIXES]
     return {
         "fixed": str(arguments.fixed),
         "moving": str(arguments.moving),
         "command": arguments.command_line,
+        # PNG and JPEG do not say how large a pixel is, so that millimetres are pixels.
+        **({"assumed_pixel_size_mm": 1.0} if pictures else {}),
     }
 
 

@@ -206,9 +206,13 @@ def write_image(image: sitk.Image, path: os.PathLike[str] | str) -> None:
         If the disk refuses.
     """
     path = Path(path)
-    _write(path, lambda: sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1))
-    # NIfTI's writer does not notice that the disk is full.
+    # Of JPEG it is the quality in per cent.
+    level = 95 if suffix_of(path) in (".jpg", ".jpeg") else 1
+    _write(path, lambda: sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=level))
+    # The writers of NIfTI and of pictures do not notice that the disk is full.
     try:
+        if suffix_of(path) in PICTURE_SUFFIXES:
+            read_any_image(path)
         check_header(path, "image")
     except InputError as error:
         raise _not_written(path, "not all of it arrived") from error

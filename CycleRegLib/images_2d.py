@@ -16,7 +16,7 @@ from .errors import CycleRegWarning, InputError
 from .fields import DisplacementField
 from .geometry import Grid
 from .image_checks import check_geometry, check_intensity_image, check_values
-from .images import IMAGE_SUFFIXES, PICTURE_SUFFIXES, check_output_suffix, read_any_image, suffix_of
+from .images import PICTURE_SUFFIXES, read_any_image, suffix_of
 from .methods import Method, list_methods
 from .planar import is_flat, through
 
@@ -26,15 +26,15 @@ _CHANNELS = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}
 _PICTURE_TYPES = {".png": ("uint8", "uint16"), ".jpg": ("uint8",), ".jpeg": ("uint8",)}
 
 
-def read_input(path: os.PathLike[str] | str, side: str, dimension: int, method: Method) -> sitk.Image:
-    """Read an image to be registered by a method in so many dimensions, and check it with :func:`check_input`.
+def read_input(path: os.PathLike[str] | str, side: str, method: Method) -> sitk.Image:
+    """Read an image to be registered by a method, and check it with :func:`check_input`.
 
     Raises
     ------
     InputError
         See :func:`CycleRegLib.images.read_any_image` and :func:`check_input`.
     """
-    return check_input(read_any_image(path, f"{side} image"), f"{side} image {path}", dimension, method)
+    return check_input(read_any_image(path, f"{side} image"), f"{side} image {path}", method.dimensions, method)
 
 
 def read_image_2d(path: os.PathLike[str] | str, what: str = "image") -> sitk.Image:
@@ -56,8 +56,14 @@ def check_any(image: sitk.Image, what: str) -> sitk.Image:
     return check_flat(image, what) if is_flat(image) else check_intensity_image(image, what)
 
 
-def check_input(image: sitk.Image, what: str, dimension: int, method: Method) -> sitk.Image:
-    """An image as a registration in so many dimensions needs it: volumes as float32, flat images as they are.
+def check_input(image: sitk.Image, what: str, dimensions: tuple[int, ...], method: Method) -> sitk.Image:
+    """An image as a registration needs it: volumes as float32, flat images as they are.
+
+    Parameters
+    ----------
+    dimensions
+        2 where pictures and single slices can be registered, 3 where volumes can: those of the weights, or, before
+        these are read, of the method.
 
     Raises
     ------
@@ -65,25 +71,23 @@ def check_input(image: sitk.Image, what: str, dimension: int, method: Method) ->
         If it is flat where volumes are registered, or the reverse (names the methods that would do); see also
         :func:`check_any`.
     """
-    if dimension == 2:
-        if not is_flat(image) and image.GetDimension() == 3:
-            raise InputError(
-                f"The {what} is a volume of {'x'.join(map(str, image.GetSize()))} voxels, but {method.id} with these "
-                f"weights registers pictures and single slices. Give one slice, or choose {_methods(3)}."
-            )
-        return check_flat(image, what)
-    if is_flat(image):
-        kind = "2D" if image.GetDimension() == 2 else "a single slice"
+    if is_flat(image) and 2 not in dimensions:
+        kind = f"The {what} is {'2D' if image.GetDimension() == 2 else 'a single slice'} ({_size(image)})"
         if 2 in method.dimensions:
-            raise InputError(
-                f"The {what} is {kind} ({_size(image)}), but these weights of {method.id} are for volumes. Give "
-                "weights for 2D images."
-            )
+            raise InputError(f"{kind}, but these weights of {method.id} are for volumes. Give weights for 2D images.")
         raise InputError(
-            f"The {what} is {kind} ({_size(image)}), but {method.id} registers volumes. For pictures and single slices "
-            f"choose {_methods(2)}, with weights for 2D images."
+            f"{kind}, but {method.id} registers volumes. For pictures and single slices choose {_methods(2)}, with "
+            "weights for 2D images."
+            + (" Of a DICOM series give the folder, not a file." if image.GetDimension() == 3 else "")
         )
-    return check_intensity_image(image, what)
+    if image.GetDimension() == 3 and not is_flat(image) and 3 not in dimensions:
+        kind = f"The {what} is a volume of {'x'.join(map(str, image.GetSize()))} voxels"
+        if 3 in method.dimensions:
+            raise InputError(f"{kind}, but these weights of {method.id} are for 2D images. Give weights for volumes.")
+        raise InputError(
+            f"{kind}, but {method.id} registers pictures and single slices. Give one slice, or choose {_methods(3)}."
+        )
+    return check_any(image, what)
 
 
 def _methods(dimension: int) -> str:
@@ -130,38 +134,36 @@ def check_flat(image: sitk.Image, what: str = "image") -> sitk.Image:
     return image
 
 
-def check_flat_output(path: os.PathLike[str] | str, image: sitk.Image, what: str) -> None:
-    """Refuse the name of an output image that cannot hold an image like ``image``.
+def check_picture_output(path: os.PathLike[str] | str, image: sitk.Image, what: str) -> None:
+    """Refuse PNG or JPEG as the name of an output where they cannot hold an image like ``image``.
 
     Raises
     ------
     InputError
-        If no writer knows the suffix; if it is PNG or JPEG, and the image is a volume or of a type that these have not;
-        or if it is NIfTI and the image is a coloured slice in space, whose place NIfTI would lose.
+        If the image is a volume, or its numbers are of a type that these have not.
     """
-    check_output_suffix(path, (*IMAGE_SUFFIXES, *PICTURE_SUFFIXES), what)
     suffix = suffix_of(path)
-    if suffix in PICTURE_SUFFIXES:
-        if not is_flat(image):
-            raise InputError(f"The {what} {path} would be a picture, but the result is a volume. Write .nrrd instead.")
-        kind = np.dtype(_array(image).dtype).name
-        if kind not in _PICTURE_TYPES[suffix]:
-            raise InputError(
-                f"The {what} {path} cannot hold {kind} numbers: {suffix[1:].upper()} has "
-                f"{' or '.join(_PICTURE_TYPES[suffix])}. Write .nrrd, .nii.gz or .mha instead."
-            )
-    check_slice_output(path, image, what, image.GetNumberOfComponentsPerPixel() > 1)
+    if suffix not in PICTURE_SUFFIXES:
+        return
+    if not is_flat(image):
+        raise InputError(f"The {what} {path} would be a picture, but the result is a volume. Write .nrrd instead.")
+    kind = np.dtype(_array(image).dtype).name
+    if kind not in _PICTURE_TYPES[suffix]:
+        raise InputError(
+            f"The {what} {path} cannot hold {kind} numbers: {suffix[1:].upper()} has "
+            f"{' or '.join(_PICTURE_TYPES[suffix])}. Write .nrrd, .nii.gz or .mha instead."
+        )
 
 
-def check_slice_output(path: os.PathLike[str] | str, image: sitk.Image, what: str, vectors: bool = True) -> None:
-    """Refuse NIfTI for the vectors of a single slice in space: readers take them for those of a picture.
+def check_slice_output(path: os.PathLike[str] | str, image: sitk.Image, what: str) -> None:
+    """Refuse NIfTI for colours or vectors on the grid of a single slice in space: ITK reads them as a picture's.
 
     Raises
     ------
     InputError
         If it is so.
     """
-    if vectors and image.GetDimension() == 3 and is_flat(image) and ".nii" in suffix_of(path):
+    if image.GetDimension() == 3 and is_flat(image) and ".nii" in suffix_of(path):
         raise InputError(
             f"The {what} {path} cannot be NIfTI, which loses where a single slice with several values per voxel lies. "
             "Write .nrrd or .mha instead."

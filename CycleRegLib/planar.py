@@ -175,8 +175,19 @@ class FlatPair:
 
     def flatten(self, image: sitk.Image, side: str) -> sitk.Image:
         """An image on the grid of one side as a 2D image in the plane; a label image on another grid by nearest
-        neighbour."""
+        neighbour.
+
+        Raises
+        ------
+        InputError
+            If it has another dimension than the images.
+        """
         at = self._slices[side]
+        if image.GetDimension() != self.dimension:
+            raise InputError(
+                f"A mask or segmentation is {image.GetDimension()}D but the {side} image is {self.dimension}D. Give "
+                "one that lies on the image."
+            )
         image = slice_image(image)
         if not Grid.of(image).same_as(at.grid):
             if self.dimension == 2:  # a picture in the plane z = 0, on pixels of its own
@@ -216,6 +227,10 @@ class FlatPair:
         if self.dimension == 2:
             return DisplacementField(vectors[0, ..., :2], self._drop(here.grid))
         return DisplacementField(vectors, here.grid)
+
+    def determinant(self, field: DisplacementField) -> sitk.Image:
+        """Jacobian determinant of a field from fixed to moving points within the planes, on the fixed grid."""
+        return self.restore(self.field_in_plane(field).jacobian_determinant(), "fixed")
 
     def transform_in_plane(self, transform: sitk.Transform) -> sitk.Transform:
         """A transform from fixed to moving points (2D for pictures, 3D for slices) as one of the plane.

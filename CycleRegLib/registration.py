@@ -16,18 +16,22 @@ import SimpleITK as sitk
 import torch
 
 from .affine import register_affine
+from .affine_2d import register_affine_2d
 from .checkpoints import Checkpoint, read_checkpoint
+from .comparison import compare, there_and_back
 from .deformation import Deformation
 from .devices import describe_device, peak_memory_mb, resolve_device
 from .errors import CycleRegWarning, InputError, is_about_this_pair
 from .fields import DisplacementField
 from .geometry import Grid
-from .image_checks import check_intensity_image, check_mask, check_overlap
+from .image_checks import check_mask, check_overlap
 from .images import resample_to
-from .measures import JacobianStatistics, jacobian_statistics, lncc
+from .images_2d import check_input, grey, warp_channels
+from .measures import JacobianStatistics, jacobian_statistics, lncc, mean_and_percentile
 from .methods import DEFAULT_METHOD, Method, get_method
 from .networks.settings import DEFAULTS, InferenceSettings
 from .optimize import Settings
+from .planar import FlatPair
 
 Progress = Callable[[str, float], None]
 AFFINE_MODES = ("auto", "none", "rigid", "affine")
@@ -43,12 +47,14 @@ class RegistrationResult:
     ----------
     field
         On the fixed grid, fixed to moving points, LPS mm: initial transform, affine stage and deformation in one.
+        Of single slices it has three components and leads from the one slice to the other; of 2D images two.
     inverse
         On the moving grid, moving to fixed points.
     warped
-        The moving image resampled once onto the fixed grid.
+        The moving image resampled once onto the fixed grid; float32, but a picture or single slice keeps its type and
+        channels.
     affine
-        (4, 4) matrix of the affine stage, LPS mm.
+        (4, 4) matrix of the affine stage, LPS mm; (3, 3) of 2D images.
     seconds
         Wall time by stage, and ``total``.
     similarity
@@ -57,6 +63,12 @@ class RegistrationResult:
         Of the determinant on the fixed grid; ``folding_percent`` is the share of voxels where it is not positive.
     roundtrip_mm
         ``mean`` and ``p95`` of ``|u(x) + v(x + u(x))|`` over the voxels that land inside the moving image.
+    image_measures
+        Of pictures and single slices, on their grey images: ``nmse`` and ``ssim`` with the fixed image, ``before`` and
+        ``after``; ``reversibility`` of the moving image and ``reversibility_fixed`` of the fixed one, ``nmse`` and
+        ``ssim`` with themselves after being warped there and back.  Empty for volumes.
+    flat
+        The plane of pictures and single slices; None for volumes.
     warnings
         What the user should know, as shown.
     """
@@ -77,13 +89,17 @@ class RegistrationResult:
     jacobian_statistics: JacobianStatistics
     roundtrip_mm: dict[str, float]
     warnings: list[str] = field(default_factory=list)
+    image_measures: dict[str, dict[str, float]] = field(default_factory=dict)
+    flat: FlatPair | None = None
 
     @property
     def folding_percent(self) -> float:
         return self.jacobian_statistics.folding_percent
 
     def jacobian(self) -> sitk.Image:
-        """Jacobian determinant on the fixed grid, no unit; 1 keeps volume, 0.5 halves it."""
+        """Jacobian determinant on the fixed grid, no unit; 1 keeps volume (in 2D area), 0.5 halves it."""
+        if self.flat is not None:
+            return self.flat.determinant(self.field)
         return self.field.grid.image(self.field.jacobian_determinant())
 
     def roundtrip_image(self) -> sitk.Image:
@@ -106,6 +122,7 @@ class RegistrationResult:
             "folding_percent": self.folding_percent,
             "jacobian": dataclasses.asdict(self.jacobian_statistics),
             "roundtrip_mm": self.roundtrip_mm,
+            **self.image_measures,
             "affine_matrix_lps": np.round(self.affine, 6).tolist(),
             "fixed_grid": self.field.grid.describe(),
             "moving_grid": self.inverse.grid.describe(),
@@ -141,7 +158,8 @@ def register(
     Parameters
     ----------
     fixed, moving
-        3D scalar images of any spacing, origin and direction.
+        3D scalar images of any spacing, origin and direction.  With weights for 2D: two 2D images or two single slices
+        of any orientation, grey or RGB; colours are registered by their grey image (:func:`~.images_2d.grey`).
     method
         Id of :func:`CycleRegLib.methods.list_methods`; the pair optimisation when left out.
     checkpoint, backward_checkpoint
@@ -179,8 +197,22 @@ def register(
     where = resolve_device(device)
     settings = (settings or Settings()).smoother(smoothness)
     weights = _weights(chosen, checkpoint, backward_checkpoint)
-    fixed = check_intensity_image(fixed, "fixed image")
-    moving = check_intensity_image(moving, "moving image")
+    dimension = chosen.dimensions[0] if weights is None else weights.config["dimension"]
+    given = fixed, moving = tuple(
+        check_input(image, f"{side} image", (dimension,), chosen)
+        for side, image in (("fixed", fixed), ("moving", moving))
+    )
+    flat = None
+    if dimension == 2:
+        if refine_steps:
+            raise InputError("Refinement steps are pair optimisation, which is for volumes. Leave them out in 2D.")
+        flat = FlatPair(fixed, moving)
+        fixed, moving = grey(flat.fixed), grey(flat.moving)
+        fixed_mask, moving_mask = (
+            None if mask is None else flat.flatten(mask, side)
+            for side, mask in (("fixed", fixed_mask), ("moving", moving_mask))
+        )
+        initial_transform = None if initial_transform is None else flat.transform_in_plane(initial_transform)
     fixed_grid, moving_grid = Grid.of(fixed), Grid.of(moving)
     if fixed_mask is not None:
         fixed_mask = check_mask(fixed_mask, fixed_grid, "fixed mask")
@@ -207,19 +239,24 @@ def register(
         seconds.update(stages)
         report("measure", 0.86)
         clock = time.perf_counter()
-        warped = forward.warp(moving)
+        warped = forward.warp(moving) if flat is None else warp_channels(flat.moving, forward)
         report("measure", 0.9)
         statistics = jacobian_statistics(forward.jacobian_determinant())
-        trip = forward.round_trip(backward)
-        seen = trip[~np.isnan(trip)]
+        trip_mean, trip_p95 = mean_and_percentile(forward.round_trip(backward), 95)
         report("measure", 0.95)
         similarity = _similarity(fixed, moving, initial_transform, forward)
+        image_measures = {}
+        if flat is not None:
+            image_measures = _image_measures(fixed, moving, initial_transform, forward, backward)
+            forward, backward = flat.field_in_space(forward), flat.field_in_space(backward, "moving")
+            warped = flat.restore(sitk.GetArrayViewFromImage(warped), "fixed")
+            matrix = flat.matrix_in_space(matrix)
         seconds["measure"] = time.perf_counter() - clock
     seconds["total"] = time.perf_counter() - began
     report("done", 1.0)
     return RegistrationResult(
-        fixed=fixed,
-        moving=moving,
+        fixed=given[0],
+        moving=given[1],
         field=forward,
         inverse=backward,
         warped=warped,
@@ -232,11 +269,10 @@ def register(
         peak_memory_mb=peak_memory_mb(job.device_used or where),
         similarity=similarity,
         jacobian_statistics=statistics,
-        roundtrip_mm={
-            "mean": float(seen.mean()) if seen.size else float("nan"),
-            "p95": float(np.percentile(seen, 95)) if seen.size else float("nan"),
-        },
+        roundtrip_mm={"mean": trip_mean, "p95": trip_p95},
         warnings=messages,
+        image_measures=image_measures,
+        flat=flat,
     )
 
 
@@ -312,7 +348,7 @@ def _align(
 ) -> tuple[np.ndarray, tuple[DisplacementField, DisplacementField] | None]:
     """The affine map, and both fields of an initial transform that deforms (None when it is linear or absent)."""
     start = None
-    first = np.eye(4)
+    first = np.eye(fixed.GetDimension() + 1)
     if initial is not None:
         whole = DisplacementField.from_transform(initial, Grid.of(fixed))
         first = whole.fit_affine()
@@ -336,10 +372,10 @@ def _align(
     if mode == "none" or (mode == "auto" and start is not None):
         progress("affine", 1.0)
         return first, start
-    found = register_affine(
-        fixed, moving, "affine" if mode == "auto" else mode, fixed_mask, moving_mask, initial, progress, str(device)
-    )
-    return found.matrix, None
+    mode = "affine" if mode == "auto" else mode
+    if fixed.GetDimension() == 2:
+        return register_affine_2d(fixed, moving, mode, fixed_mask, moving_mask, initial, progress), None
+    return register_affine(fixed, moving, mode, fixed_mask, moving_mask, initial, progress, str(device)).matrix, None
 
 
 def _similarity(
@@ -347,7 +383,7 @@ def _similarity(
 ) -> dict[str, float]:
     """Squared LNCC before (under the initial transform) and after, over voxels that see the moving image both times."""
     grid = Grid.of(fixed)
-    shrink = min(1.0, (_SIMILARITY_VOXELS / np.prod(grid.size)) ** (1 / 3))
+    shrink = min(1.0, (_SIMILARITY_VOXELS / np.prod(grid.size)) ** (1 / grid.dimension))
     if shrink < 1.0:
         grid = grid.with_size([max(4, round(s * shrink)) for s in grid.size])
         forward = forward.resampled(grid)
@@ -362,3 +398,23 @@ def _similarity(
         before = np.where(before > outside / 2 + low / 2, before, low)
     before, after = np.where(seen, before, low), np.where(seen, after, low)
     return {"before": lncc(reference, before, seen), "after": lncc(reference, after, seen)}
+
+
+def _image_measures(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    initial: sitk.Transform | None,
+    forward: DisplacementField,
+    backward: DisplacementField,
+) -> dict[str, dict[str, float]]:
+    """What CycleMorph's paper measures of pictures (section IV.B, tables I and II)."""
+    grid = forward.grid
+    before = (
+        DisplacementField.identity(grid) if initial is None else DisplacementField.from_transform(initial, grid)
+    )  # fmt: skip
+    changes, _ = compare(fixed, moving, before, forward, ("nmse", "ssim"))
+    return {
+        **{name: dataclasses.asdict(change) for name, change in changes.items()},
+        "reversibility": there_and_back(moving, forward, backward),
+        "reversibility_fixed": there_and_back(fixed, backward, forward),
+    }

@@ -174,8 +174,8 @@ class Segmentation:
         return self.with_layers([field.warp(image, "nearest") for image in self.to_label_images()])
 
 
-def read_segmentation(path: str | Path, what: str = "segmentation") -> Segmentation:
-    """Read a ``.seg.nrrd`` as Slicer writes it, or any 3D label image.
+def read_segmentation(path: str | Path, what: str = "segmentation", flat: bool = False) -> Segmentation:
+    """Read a ``.seg.nrrd`` as Slicer writes it, or any 3D label image (with ``flat``, pictures and single slices too).
 
     Overlapping segments (layers) are kept.  When segments of different layers share a label value, as Slicer writes
     them, the later ones get the next free value.
@@ -190,7 +190,7 @@ def read_segmentation(path: str | Path, what: str = "segmentation") -> Segmentat
         segmentation = _read_seg_nrrd(path, what)
         if segmentation is not None:
             return segmentation
-    image = read_label_image(path, what)
+    image = read_label_image(path, what, flat)
     array = sitk.GetArrayViewFromImage(image)
     if array.min() < 0 or len(np.unique(array[array > 0])) > _MOST_LABELS:
         raise InputError(f"The {what} {path} is an intensity image where a label image is expected.")
