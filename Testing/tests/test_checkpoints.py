@@ -317,10 +317,10 @@ class TestRefusals:
             read_checkpoint(tmp_path / "a.pth")
 
     def test_another_method_by_metadata(self, tmp_path: Path) -> None:
-        safetensors.torch.save_file(random_state(), tmp_path / "a.safetensors", {"method": "vtn"})
-        with pytest.raises(InputError, match="belongs to the method vtn, not to cyclemorph"):
+        safetensors.torch.save_file(random_state(), tmp_path / "a.safetensors", {"method": "tomorrows-net"})
+        with pytest.raises(InputError, match="belongs to the method tomorrows-net, not to cyclemorph"):
             read_checkpoint(tmp_path / "a.safetensors", "cyclemorph")
-        with pytest.raises(InputError, match="vtn, which this version"):
+        with pytest.raises(InputError, match="tomorrows-net, which this version"):
             read_checkpoint(tmp_path / "a.safetensors")
 
     def test_method_without_a_network(self, plain: Path) -> None:
