@@ -125,7 +125,7 @@ def check_flat(image: sitk.Image, what: str = "image") -> sitk.Image:
         warnings.warn(
             f"The {what} has an alpha channel (transparency), which is left out.", CycleRegWarning, stacklevel=3
         )
-        image = _channels(image)[0] if channels == 2 else sitk.Compose(_channels(image)[:3])
+        image = channels_of(image)[0] if channels == 2 else sitk.Compose(channels_of(image)[:3])
     check_geometry(image, what, flat=True)
     if image.GetNumberOfComponentsPerPixel() > 1:
         check_values(_array(image), what, "pixel", scalar=False)
@@ -177,7 +177,8 @@ def _array(image: sitk.Image) -> np.ndarray:
     return sitk.GetArrayViewFromImage(image)
 
 
-def _channels(image: sitk.Image) -> list[sitk.Image]:
+def channels_of(image: sitk.Image) -> list[sitk.Image]:
+    """Scalar images of the single channels."""
     if image.GetNumberOfComponentsPerPixel() == 1:
         return [image]
     return [sitk.VectorIndexSelectionCast(image, i) for i in range(image.GetNumberOfComponentsPerPixel())]
@@ -185,7 +186,7 @@ def _channels(image: sitk.Image) -> list[sitk.Image]:
 
 def grey(image: sitk.Image) -> sitk.Image:
     """The float32 grey image of a grey (as it is) or RGB image (its luma), of the same dimension."""
-    channels = [sitk.Cast(channel, sitk.sitkFloat32) for channel in _channels(image)]
+    channels = [sitk.Cast(channel, sitk.sitkFloat32) for channel in channels_of(image)]
     if len(channels) == 1:
         return channels[0]
     red, green, blue = (channel * weight for channel, weight in zip(channels, LUMA))
@@ -200,7 +201,7 @@ def warp_channels(image: sitk.Image, field: DisplacementField) -> sitk.Image:
     array = _array(image)
     default = float(array.min())
     warped = np.stack(
-        [_array(field.warp(channel, default=default)) for channel in _channels(image)], axis=-1
+        [_array(field.warp(channel, default=default)) for channel in channels_of(image)], axis=-1
     )  # fmt: skip
     if array.dtype.kind in "ui":
         limits = np.iinfo(array.dtype)

@@ -27,12 +27,15 @@ from .colors import (
     ramp,
     to_uint8,
 )
-from .drawing import draw_circle, draw_cross, draw_line, level_coverage, outline_coverage
+from .drawing import level_coverage, outline_coverage
 from .errors import InputError
 from .fields import DisplacementField
 from .geometry import Grid
-from .landmarks import LandmarkList, match_landmarks
+from .landmark_pictures import corresponding_points, crowded, draw_landmarks
+from .landmarks import LandmarkList
 from .outputs import OutputTransaction
+from .pictures_2d import FlatInputs, flat_inputs
+from .planar import is_flat
 from .png import save_png
 from .segmentations import Segmentation
 from .slices import (
@@ -45,9 +48,6 @@ from .slices import (
     to_grey,
 )
 
-# Landmarks farther than this from a slice are drawn faintly, mm.
-NEAR_MM = 12.0
-_FAR_OPACITY = 0.28
 _MIN_ROUND_TRIP_MM = 0.05
 # Ends of the scale of the Jacobian determinant: from 1 / factor to factor.
 _JACOBIAN_FACTORS = (1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
@@ -58,16 +58,17 @@ class Pictures(dict):
 
     Kinds: ``fixed``, ``moving``, ``warped``, ``checkerboard-before``, ``checkerboard-after``, ``difference-before``,
     ``difference-after``, ``grid``, ``jacobian``, ``roundtrip``, ``landmarks-before``, ``landmarks-after``,
-    ``outlines-before``, ``outlines-after``; planes: ``axial``, ``coronal``, ``sagittal``.
+    ``outlines-before``, ``outlines-after``; planes: ``axial``, ``coronal``, ``sagittal``, or ``picture`` of 2D images.
 
     Attributes
     ----------
     legends
         kind (without ``-before``/``-after``) to :class:`Legend`.
     point
-        (x, y, z) LPS mm through which the slices go.
+        (x, y, z) LPS mm through which the slices go; empty where there is one plane.
     landmark_point
-        The same for the pictures of the landmarks, which have slices of their own; ``None`` without landmarks.
+        The same for the pictures of the landmarks, which have slices of their own; ``None`` without landmarks, and
+        where there is one plane.
     grid_mm
         Distance of the lines of the deformed grid.
     checker_mm
@@ -100,10 +101,12 @@ def render_pictures(
 ) -> Pictures:
     """Everything worth seeing of a registration, in three orthogonal slices of the fixed image.
 
+    Of pictures and single slices it is the one plane that they have; images in colours are shown in colours.
+
     Parameters
     ----------
     fixed, moving
-        Three-dimensional scalar images of any geometry.
+        Three-dimensional scalar images of any geometry; or both 2D, or both single slices, then also RGB.
     field
         Belongs to the fixed image: ``p_moving = p_fixed + u(p_fixed)``, LPS mm.
     warped
@@ -129,38 +132,50 @@ def render_pictures(
     Raises
     ------
     InputError
-        If an image is not three-dimensional, or the two landmark lists differ in length.
+        If the images are not of one dimension with the field, or the two landmark lists differ in length.
     """
+    flat = None
+    if is_flat(fixed):
+        segmentations = fixed_segmentation, moving_segmentation
+        flat = flat_inputs(fixed, moving, field, warped, inverse, initial, segmentations)
+        fixed, moving, warped, field, inverse = flat.fixed, flat.moving, flat.warped, flat.field, flat.inverse
+        initial, fixed_segmentation, moving_segmentation = (
+            flat.initial, flat.fixed_segmentation, flat.moving_segmentation,
+        )  # fmt: skip
     if fixed.GetDimension() != 3 or moving.GetDimension() != 3 or field.grid.dimension != 3:
         raise InputError("Pictures in three planes need three-dimensional images.")
     fixed_grid = Grid.of(fixed)
     pairs = None
     if fixed_landmarks is not None and moving_landmarks is not None:
-        pairs = _matched(fixed_landmarks, moving_landmarks)
+        pairs = corresponding_points(fixed_landmarks, moving_landmarks)
     if point is None and fixed_segmentation is not None:
         point = _segment_center(fixed_segmentation)
     if point is None and pairs is not None and len(pairs[0]):
-        point = _crowded(fixed_grid, pairs[0])
+        point = crowded(fixed_grid, pairs[0])
     if point is None:
         point = foreground_center(fixed)
     pictures = Pictures()
     planes = planes_through(fixed_grid, point, longest)
-    pictures.point = tuple(float(v) for v in point)
+    if flat is None:
+        pictures.point = tuple(float(v) for v in point)
+    else:
+        planes = flat.planes(planes)
     views = [_View(plane, fixed, moving, field, warped, initial) for plane in planes]
     windows = intensity_window(fixed), intensity_window(moving)
     extent = float((np.array(fixed_grid.size) * fixed_grid.spacing).max())
 
     steps: list[Callable[[], None]] = [
         lambda: _panels(pictures, views, windows),
+        lambda: pictures.update({} if flat is None else flat.panels(views)),
         lambda: _checkerboards(pictures, views, windows, extent),
         lambda: _differences(pictures, views, windows, is_hounsfield(some_values(fixed))),
         lambda: _grids(pictures, views, windows, extent),
-        lambda: _jacobians(pictures, views, windows, field),
+        lambda: _jacobians(pictures, views, windows, field, None if flat is None else flat.determinant),
     ]
     if inverse is not None:
         steps.append(lambda: _round_trips(pictures, views, windows, field, inverse))
     if pairs is not None and len(pairs[0]):
-        steps.append(lambda: _landmarks(pictures, fixed_grid, moving, field, initial, windows, pairs, longest))
+        steps.append(lambda: _landmarks(pictures, fixed_grid, moving, field, initial, windows[1], pairs, longest, flat))
     if fixed_segmentation is not None and moving_segmentation is not None:
         labels = _layers(fixed_segmentation), _layers(moving_segmentation)
         steps.append(lambda: _outlines(pictures, views, windows, labels))
@@ -295,8 +310,15 @@ def _grids(pictures: Pictures, views: list[_View], windows: _Windows, extent: fl
     pictures.legends["grid"] = Legend("Length of the displacement", "mm", LINES, linear_ticks(0.0, limit, 3))
 
 
-def _jacobians(pictures: Pictures, views: list[_View], windows: _Windows, field: DisplacementField) -> None:
-    determinant = field.grid.image(field.jacobian_determinant())
+def _jacobians(
+    pictures: Pictures,
+    views: list[_View],
+    windows: _Windows,
+    field: DisplacementField,
+    determinant: sitk.Image | None = None,
+) -> None:
+    if determinant is None:
+        determinant = field.grid.image(field.jacobian_determinant())
     found = [view.plane.take(determinant, nearest=True) for view in views]
     positive = np.concatenate([d[d > 0] for d in found])
     spread = float(np.percentile(np.abs(np.log2(positive)), 99.5)) if positive.size else 1.0
@@ -340,50 +362,24 @@ def _landmarks(
     moving: sitk.Image,
     field: DisplacementField,
     initial: sitk.Transform | DisplacementField | None,
-    windows: _Windows,
+    window: tuple[float, float],
     points: tuple[np.ndarray, np.ndarray],
     longest: int,
+    flat: FlatInputs | None,
 ) -> None:
     """Over the moving image: where the landmark is (circle) and where the fixed landmark is taken to be (cross)."""
-    fixed_points, moving_points = points
-    if isinstance(initial, sitk.Transform):
-        started = np.array([initial.TransformPoint(p) for p in fixed_points.tolist()])
+    if flat is not None:
+        grid = Grid.of(moving)  # the two slices may lie apart in space
+    place = crowded(grid, points[1])
+    planes = planes_through(grid, place, longest)
+    if flat is None:
+        pictures.landmark_point = tuple(float(v) for v in place)
     else:
-        started = fixed_points if initial is None else initial.transform_points(fixed_points)
-    place = _crowded(grid, moving_points)
-    pictures.landmark_point = tuple(float(v) for v in place)
-    for plane in planes_through(grid, place, longest):
-        below = to_grey(plane.enlarge(np.clip(plane.take(moving), *windows[1])), windows[1]) * 0.8
-        for kind, mapped in (("before", started), ("after", field.transform_points(fixed_points))):
-            picture = below.copy()
-            crosses, _ = plane.to_pixels(mapped)
-            circles, distance = plane.to_pixels(moving_points)
-            for cross, circle, far in sorted(zip(crosses, circles, distance > NEAR_MM), key=lambda item: not item[2]):
-                _draw_pair(picture, cross, circle, _FAR_OPACITY if far else 1.0)
-            pictures[f"landmarks-{kind}-{plane.name}"] = to_uint8(picture)
+        planes = flat.planes(planes)
+    pictures.update(draw_landmarks(planes, moving, window, field, initial, points))
     pictures.legends["landmarks"] = Legend(
         "", "", extra=((MOVING, "landmark in the moving image"), (FIXED, "landmark of the fixed image, mapped"))
     )
-
-
-def _draw_pair(picture: np.ndarray, cross: np.ndarray, circle: np.ndarray, opacity: float) -> None:
-    for color, extra in (((0, 0, 0), 2.0), (None, 0.0)):  # a dark rim first, so that marks stand out on bright tissue
-        shade = opacity * (0.6 if extra else 1.0)
-        draw_line(picture, cross, circle, color or (255, 255, 255), 1.4 + extra, shade)
-        draw_circle(picture, circle, 6.5, color or MOVING, 1.8 + extra, shade)
-        draw_cross(picture, cross, 5.0, color or FIXED, 1.8 + extra, shade)
-
-
-def _crowded(grid: Grid, points: np.ndarray) -> np.ndarray:
-    """The point whose three slices of ``grid`` have most of ``points`` near them."""
-    axes, spacing = grid.direction_matrix, np.array(grid.spacing)
-    along = np.linalg.solve(axes, (points - np.array(grid.origin)).T).T  # mm along the grid's axes
-    index = []
-    for axis in range(3):
-        candidates = np.arange(grid.size[axis]) * spacing[axis]
-        weight = np.exp(-(((candidates[:, None] - along[None, :, axis]) / (NEAR_MM / 2)) ** 2)).sum(axis=1)
-        index.append(int(np.argmax(weight)))
-    return grid.to_world(np.array(index, dtype=np.float64))
 
 
 def _outlines(
@@ -427,18 +423,3 @@ def _segment_center(segmentation: sitk.Image | Segmentation) -> np.ndarray | Non
     if not len(voxels):
         voxels = np.concatenate([np.argwhere(array != 0) for array in arrays])
     return Grid.of(layers[0]).to_world(voxels.mean(axis=0)[::-1]) if len(voxels) else None
-
-
-def _matched(fixed: np.ndarray | LandmarkList, moving: np.ndarray | LandmarkList) -> tuple[np.ndarray, np.ndarray]:
-    """Corresponding points, (N, 3) LPS mm each."""
-    if isinstance(fixed, LandmarkList) and isinstance(moving, LandmarkList):
-        return match_landmarks(fixed, moving)[1:]
-    fixed_points, moving_points = (
-        np.asarray(p.points if isinstance(p, LandmarkList) else p, np.float64).reshape(-1, 3) for p in (fixed, moving)
-    )
-    if len(fixed_points) != len(moving_points):
-        raise InputError(
-            f"There are {len(fixed_points)} fixed and {len(moving_points)} moving landmarks; "
-            "give lists of equal length whose entries correspond."
-        )
-    return fixed_points, moving_points

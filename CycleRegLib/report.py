@@ -14,13 +14,13 @@ import numpy as np
 
 from .colors import Legend, nice_ceiling
 from .errors import InputError
+from .landmark_pictures import NEAR_MM
 from .outputs import OutputTransaction
-from .pictures import NEAR_MM
 from .png import png_bytes
 from .report_page import dots, dots_axis, escape, facts, figure, is_number, number, page, row, scale, shot, table, tile
 from .report_text import CAPTIONS, DEFINITIONS
 from .report_values import figures, input_name, name_of, percent, plain_value, position
-from .slices import LETTERS, PLANES
+from .slices import LETTERS, PICTURE, PLANES
 
 
 def write_report(
@@ -115,10 +115,10 @@ def _render(
         report.definitions(),
     ]
     header = f'<header><p class="brand">CycleReg</p><h1>{escape(title)}</h1>{report.lead()}</header>'
-    footer = (
-        "<footer><p>Pictures follow the radiological convention: the patient's right is at the left of the picture. "
-        "Numbers are rounded for reading.</p></footer>"
-    )
+    convention = "Pictures follow the radiological convention: the patient's right is at the left of the picture. "
+    if f"fixed-{PICTURE}" in report.pictures:
+        convention = ""
+    footer = f"<footer><p>{convention}Numbers are rounded for reading.</p></footer>"
     return page(title, f"{header}\n<main>{''.join(main)}</main>\n{footer}")
 
 
@@ -215,13 +215,16 @@ class _Report:
 
     def _row(self, kind: str, tag: str, label: str) -> list[tuple[int, str]]:
         """The planes of a kind of picture."""
-        return [
+        shots = [
             self._shot(
                 f"{kind}-{plane}", f"{tag} · {plane}" if tag else plane, f"{label}, {plane} slice", LETTERS[plane]
             )
             for plane in PLANES
             if f"{kind}-{plane}" in self.pictures
         ]
+        if f"{kind}-{PICTURE}" in self.pictures:
+            shots.append(self._shot(f"{kind}-{PICTURE}", tag, label, LETTERS[PICTURE]))
+        return shots
 
     def _figure(self, key: str, rows: Iterable[tuple[str, str]]) -> str:
         """A card for the kinds of picture in ``rows``, (kind, what the tag says)."""
@@ -250,12 +253,13 @@ class _Report:
 
     def before_after(self) -> str:
         out = []
-        if all(f"{kind}-{plane}" in self.pictures for kind in ("fixed", "warped") for plane in PLANES[:1]):
+        shown = [p for p in (*PLANES, PICTURE) if {f"fixed-{p}", f"warped-{p}"} <= set(self.pictures)]
+        if shown:
             other = "".join(
                 f'<label><input type="radio" name="wipe" value="{kind}"{" checked" if kind == "warped" else ""}>'
                 f"{text}</label>"
                 for kind, text in (("moving", "moving, before"), ("warped", "warped, after"))
-                if f"{kind}-axial" in self.pictures
+                if f"{kind}-{shown[0]}" in self.pictures
             )
             out.append(
                 '<figure class="wipe" id="wipe" hidden><div class="bar"><span>fixed</span>'
@@ -385,31 +389,35 @@ class _Report:
         }
         rows = []
         for key, name in known.items():
-            value = _mapping(self.evaluation.get(key))
+            value = _mapping(self.value(key))
             if value:
                 name += self.ref(key)
                 rows.append(row([name, number(value.get("before"), 4), number(value.get("after"), 4)]))
         value = _mapping(self.summary.get("similarity"))
-        if not rows and value:
-            rows = [row(["Similarity", number(value.get("before"), 4), number(value.get("after"), 4)])]
+        if value and not any(key in self.evaluation for key in known):
+            rows.insert(0, row(["Similarity", number(value.get("before"), 4), number(value.get("after"), 4)]))
         out = table(["Fixed and moving image", "Before", "After"], rows) if rows else ""
         compared = self.evaluation.get("compared_percent")
         if rows and is_number(compared):
             out += f'<p class="note">Over {number(compared, 1)} % of the fixed image, or of its mask.</p>'
-        back = [
-            row([known.get(key, name_of(key)) + (self.ref(key) if key in known else ""), number(value, 4)])
-            for key, value in _mapping(self.evaluation.get("reversibility")).items()
-        ]
-        if back:
-            heading = f"Moving image, there and back{self.ref('reversibility')}"
-            out = f'<div class="two"><div>{out}</div><div>{table([heading, "Value"], back)}</div></div>'
+        tables = []
+        for source, image in (("reversibility", "Moving"), ("reversibility_fixed", "Fixed")):
+            back = [
+                row([known.get(key, name_of(key)) + (self.ref(key) if key in known else ""), number(value, 4)])
+                for key, value in _mapping(self.value(source)).items()
+            ]
+            if back:
+                tables.append(table([f"{image} image, there and back{self.ref('reversibility')}", "Value"], back))
+        if tables:
+            out = f'<div class="two"><div>{out}</div><div>{"".join(tables)}</div></div>'
         return _section("Similarity of the images", out)
 
     # ------------------------------------------------------------------ end
 
     def making(self) -> str:
         """Everything the summary says that is not a measure, named as it is there."""
-        measures = ("warnings", "similarity", "folding_percent", "roundtrip_mm", "seconds", "jacobian")
+        measures = ("warnings", "similarity", "folding_percent", "roundtrip_mm", "seconds", "jacobian", "nmse", "ssim")
+        measures += ("reversibility", "reversibility_fixed")
         items = [
             (name_of(key), plain_value(key, value))
             for key, value in self.summary.items()

@@ -183,7 +183,7 @@ SCRIPT = """
   }
   if (box) {
     var range = box.querySelector("[type=range]"), row = box.querySelector(".planes"), parts = [];
-    ["axial", "coronal", "sagittal"].forEach(function (plane) {
+    ["axial", "coronal", "sagittal", "picture"].forEach(function (plane) {
       var below = picture("fixed", plane);
       if (!below || !picture("warped", plane)) return;
       var shot = below.parentNode.cloneNode(true);

@@ -96,11 +96,12 @@ DEFINITIONS: dict[str, tuple[str, str]] = {
     "mutual_information": ("Mutual information", "of the intensities, from their joint histogram; in nats, from 0 up."),
     "nmse": (
         "NMSE",
-        "sum of squared differences divided by the reference's sum of squares, both counted from its least intensity.",
+        "sum of squared differences divided by the reference's sum of squares, both counted from its least intensity "
+        "(in 2D from zero).",
     ),
     "ssim": ("SSIM", "structural similarity, averaged; 1 for equal images."),
     "reversibility": (
         "There and back",
-        "the moving image warped onto the fixed grid with one field and back with the other, against itself.",
+        "an image warped onto the other's grid with one field and back with the other, against itself.",
     ),
 }

@@ -15,8 +15,12 @@ from .geometry import Grid
 PLANES = ("axial", "coronal", "sagittal")
 HU_WINDOW = (-160.0, 240.0)
 
+# The one plane of a picture, which has no anatomical sides.
+PICTURE = "picture"
+
 # Letters at the left, right, top and bottom edge of each plane, radiological convention.
 LETTERS = {"axial": ("R", "L", "A", "P"), "coronal": ("R", "L", "S", "I"), "sagittal": ("A", "P", "S", "I")}
+LETTERS[PICTURE] = ("", "", "", "")
 # Which anatomical axis (0 left, 1 posterior, 2 superior) runs along columns, down the rows and through the plane;
 # rows of a coronal or sagittal picture run against the superior axis, so that the head is up.
 _AXES = {"axial": (0, 1, 2, False), "coronal": (0, 2, 1, True), "sagittal": (1, 2, 0, True)}

@@ -422,7 +422,7 @@ class TestFiles:
         identity = DisplacementField.identity(grid)
         with pytest.raises(InputError, match="2 fixed and 3 moving"):
             render_pictures(image, image, identity, fixed_landmarks=np.zeros((2, 3)), moving_landmarks=np.zeros((3, 3)))
-        with pytest.raises(InputError, match="three-dimensional"):
+        with pytest.raises(InputError, match="3D but the images are 2D"):
             render_pictures(image[:, :, 3], image[:, :, 3], identity)
 
     def test_progress_runs_from_zero_to_one(self) -> None:
