@@ -130,7 +130,8 @@ def check_flat(image: sitk.Image, what: str = "image") -> sitk.Image:
     if image.GetNumberOfComponentsPerPixel() > 1:
         check_values(_array(image), what, "pixel", scalar=False)
     else:
-        check_values(_array(as_picture(image))[None], what, "pixel")
+        pixels = as_picture(image)
+        check_values(_array(pixels)[None], what, "pixel")
     return image
 
 
@@ -174,6 +175,7 @@ def check_slice_output(path: os.PathLike[str] | str, image: sitk.Image, what: st
 
 
 def _array(image: sitk.Image) -> np.ndarray:
+    """A view of the pixels; the image must outlive it."""
     return sitk.GetArrayViewFromImage(image)
 
 
@@ -201,7 +203,7 @@ def warp_channels(image: sitk.Image, field: DisplacementField) -> sitk.Image:
     array = _array(image)
     default = float(array.min())
     warped = np.stack(
-        [_array(field.warp(channel, default=default)) for channel in channels_of(image)], axis=-1
+        [sitk.GetArrayFromImage(field.warp(channel, default=default)) for channel in channels_of(image)], axis=-1
     )  # fmt: skip
     if array.dtype.kind in "ui":
         limits = np.iinfo(array.dtype)
