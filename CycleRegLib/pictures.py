@@ -161,7 +161,7 @@ def render_pictures(
     else:
         planes = flat.planes(planes)
     views = [_View(plane, fixed, moving, field, warped, initial) for plane in planes]
-    windows = intensity_window(fixed), intensity_window(moving)
+    windows = (intensity_window(fixed), intensity_window(moving)) if flat is None else flat.windows()
     extent = float((np.array(fixed_grid.size) * fixed_grid.spacing).max())
 
     steps: list[Callable[[], None]] = [

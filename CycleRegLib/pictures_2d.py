@@ -16,7 +16,7 @@ from .geometry import Grid
 from .images_2d import channels_of, grey
 from .planar import FlatPair, slice_field, slice_image
 from .segmentations import Segmentation
-from .slices import PICTURE, Plane
+from .slices import PICTURE, Plane, intensity_window
 
 _Labels = Optional[Union[sitk.Image, Segmentation]]
 
@@ -59,6 +59,13 @@ class FlatInputs:
     def planes(self, planes: list[Plane]) -> list[Plane]:
         """The planes of a slice, which of a picture has no anatomical name."""
         return [replace(plane, name=PICTURE) for plane in planes] if self.is_picture else planes
+
+    def windows(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """The intensities of the fixed and of the moving image shown as black and white; of pictures the whole range."""
+        if not self.is_picture:
+            return intensity_window(self.fixed), intensity_window(self.moving)
+        fixed, moving = (sitk.GetArrayViewFromImage(image) for image in (self.fixed, self.moving))
+        return (float(fixed.min()), float(fixed.max())), (float(moving.min()), float(moving.max()))
 
     def panels(self, views: Sequence[Any]) -> dict[str, np.ndarray]:
         """The panels of images in colours, in these colours; none of grey images.
