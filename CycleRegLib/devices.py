@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import torch
 
@@ -110,6 +111,12 @@ def peak_memory_mb(device: torch.device) -> float | None:
     """Peak resident memory of this process in MB (10^6 bytes), or of the GPU's allocator; None where unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Of this program alone: Linux hands getrusage's figure down to what a larger program starts, such as Slicer.
+        lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        if lines:
+            return int(lines[0].split()[1]) * 1024 / 1e6
     try:
         import resource
     except ImportError:  # Windows has no such module

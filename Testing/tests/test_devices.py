@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -94,3 +97,19 @@ def test_descriptions() -> None:
     if os.name == "posix":
         assert peak is not None
         assert 20 < peak < 1e6
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not hand the figure down")
+def test_peak_memory_is_that_of_this_program_not_of_the_one_that_started_it() -> None:
+    """Slicer, with its scene, starts the registration: what Slicer holds is not the registration's."""
+    import resource
+
+    held = np.ones(100_000_000, np.float64)  # 800 MB, resident
+    said = subprocess.run(
+        [sys.executable, "-c", "import torch; from CycleRegLib.devices import peak_memory_mb;"
+         "print(peak_memory_mb(torch.device('cpu')))"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert held.sum() == len(held)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 800_000
+    assert 50 < float(said) < 700
