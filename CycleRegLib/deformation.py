@@ -47,7 +47,11 @@ class Deformation:
     def run_with_fallbacks(
         self, device: torch.device, progress: Progress
     ) -> tuple[DisplacementField, DisplacementField, dict[str, float]]:
-        """Run; when memory ends, again on a coarser grid, then on the CPU.
+        """Run; when memory ends, again in another way, with a warning.
+
+        The pair optimisation goes on with a coarser grid, then on the CPU.  A network is run on the CPU, where it gives
+        the same field and takes seconds, and only then on a coarser grid; one that works on patches has by then tried
+        fewer of them at a time (:func:`CycleRegLib.networks.patches.blended_flow`).
 
         Raises
         ------
@@ -55,7 +59,10 @@ class Deformation:
             When nothing is left to try.
         """
         devices = [device] if device.type == "cpu" else [device, torch.device("cpu")]
-        attempts = [(d, share) for d in devices for share in (1.0, _COARSER)]
+        if self.method.network:
+            attempts = [*[(d, 1.0) for d in devices], (devices[-1], _COARSER)]
+        else:
+            attempts = [(d, share) for d in devices for share in (1.0, _COARSER)]
         for number, (where, share) in enumerate(attempts):
             if where.type == "cuda":
                 torch.cuda.empty_cache()

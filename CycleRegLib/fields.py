@@ -17,7 +17,7 @@ import torch
 from .errors import InputError
 from .geometry import Grid
 from .storage import empty, slabs
-from .warp import index_positions, sample
+from .warp import index_positions, inside, sample
 
 _FIT_POINTS = 20_000
 
@@ -214,7 +214,7 @@ class DisplacementField:
             positions = self._positions_in(other.grid, part)
             found = sample(other._tensor(), positions, padding="border")[0]
             if outside == "identity":
-                found = found * _inside(positions, other.grid.shape)
+                found = found * inside(positions, other.grid.shape)
             result[part] = self.vectors[part] + found.movedim(0, -1).numpy()
         return DisplacementField(result, self.grid)
 
@@ -228,7 +228,7 @@ class DisplacementField:
             positions = self._positions_in(other.grid, part)
             back = sample(other._tensor(), positions, padding="border")[0].movedim(0, -1)
             error = torch.linalg.vector_norm(torch.from_numpy(self.vectors[part]) + back, dim=-1)
-            error[~_inside(positions, other.grid.shape)[0]] = torch.nan
+            error[~inside(positions, other.grid.shape)[0]] = torch.nan
             result[part] = error.numpy()
         return result
 
@@ -243,7 +243,7 @@ class DisplacementField:
             positions = index_positions(shape, matrix, part.start)
             found = sample(self._tensor(), positions, padding="border")[0]
             if outside == "identity":
-                found = found * _inside(positions, self.grid.shape)
+                found = found * inside(positions, self.grid.shape)
             result[part] = found.movedim(0, -1).numpy()
         return DisplacementField(result, grid)
 
@@ -348,8 +348,8 @@ class DisplacementField:
             r = sample(remainder._tensor(), positions, padding="border")[0].movedim(0, -1)
             # What is left, mapped forward: A (offset - (-A^-1 r)).
             left = (offset[0] + r @ pull.T) @ to_world.T @ torch.from_numpy(affine[:n, :n].T.copy()).float()
-            inside = _inside(positions, self.grid.shape)[0]
-            error = torch.linalg.vector_norm(left, dim=-1)[inside]
+            seen = inside(positions, self.grid.shape)[0]
+            error = torch.linalg.vector_norm(left, dim=-1)[seen]
             if error.numel():
                 total += float(error.sum(dtype=torch.float64))
                 largest = max(largest, float(error.max()))
@@ -388,7 +388,7 @@ class DisplacementField:
         for part in slabs(self.grid.shape, result, self.vectors):
             positions = self._positions_in(other, part)
             found = sample(volume, positions, mode, padding="border")[0, 0]
-            result[part] = torch.where(_inside(positions, other.shape)[0], found, default).numpy()
+            result[part] = torch.where(inside(positions, other.shape)[0], found, default).numpy()
         return self.grid.image(result)
 
 
@@ -399,12 +399,6 @@ def _volume(image: sitk.Image) -> torch.Tensor:
         # PyTorch has no tensors that cannot be written, and says so.
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(np.asarray(array, dtype=np.float32))[None, None]
-
-
-def _inside(positions: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Which positions (1, ..., n) lie within the voxel edges of a grid of array ``shape``: (1, ...) bool."""
-    limit = torch.tensor(shape, dtype=positions.dtype) - 0.5
-    return ((positions >= -0.5) & (positions <= limit)).all(dim=-1)
 
 
 def _difference(block: torch.Tensor, axis: int) -> torch.Tensor:

@@ -88,6 +88,12 @@ def sample(
     return F.grid_sample(volume, grid, mode, padding, align_corners=True)
 
 
+def inside(positions: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Which positions (1, ..., n) lie within the voxel edges of a grid of array ``shape``: (1, ...) bool."""
+    limit = torch.tensor(shape, dtype=positions.dtype) - 0.5
+    return ((positions >= -0.5) & (positions <= limit)).all(dim=-1)
+
+
 def warp(
     image: torch.Tensor,
     flow: torch.Tensor,

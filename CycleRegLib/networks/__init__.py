@@ -10,5 +10,6 @@ from __future__ import annotations
 
 from .blocks import RegistrationNetwork
 from .cyclemorph import CycleMorphUNet
+from .multiscale import MultiscaleNetwork
 
-__all__ = ["CycleMorphUNet", "RegistrationNetwork"]
+__all__ = ["CycleMorphUNet", "MultiscaleNetwork", "RegistrationNetwork"]

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 import SimpleITK as sitk
@@ -18,7 +18,10 @@ from ..errors import CycleRegWarning, InputError
 from ..fields import DisplacementField
 from ..geometry import Grid
 from ..methods import get_method
+from ..storage import slabs
 from .blocks import RegistrationNetwork
+from .multiscale import MultiscaleNetwork, batch_size
+from .organ_slices import blank_beyond, find_organ_slices
 from .preparation import to_network_grid
 from .settings import DEFAULTS, InferenceSettings
 
@@ -112,23 +115,37 @@ def run_network(
             f"The {checkpoint.method} checkpoint registers two {first.dimension}D images on one grid, but the arrays "
             f"have shapes {fixed_array.shape} and {moving_array.shape}."
         )
+    _warn_of_padding(fixed_array.shape, first.stride)
     fixed, moving = (
-        torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None, None].to(device)
-        for array in (fixed_array, moving_array)
+        torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)) for array in (fixed_array, moving_array)
     )
+
+    def run(network: RegistrationNetwork, *pair: torch.Tensor) -> Any:
+        with _arithmetic(device, precision):
+            found = network(*[image.to(device) for image in pair])
+        return tuple(flow.float().cpu() for flow in found) if network.both_directions else found.float().cpu()
+
     if first.both_directions:
-        with _arithmetic(device, precision):
-            both = first(moving, fixed)
-        forward, backward = (flow[0].float().cpu() for flow in both)
+        forward, backward = (flow[0] for flow in run(first, moving[None, None], fixed[None, None]))
+    elif isinstance(first, MultiscaleNetwork):
+        layout = first.lay_patches(fixed_array.shape, settings)
+        batch = batch_size(device, layout)
+        forward, backward = (
+            network.flow(
+                *pair, layout, run, settings.composition, batch, lambda part, done=done: report(_STAGE, done + part / 2)
+            )
+            for network, pair, done in (
+                (first, (moving, fixed), 0.0),
+                (networks.get("backward", first), (fixed, moving), 0.5),
+            )
+        )
     else:
-        with _arithmetic(device, precision):
-            forward = first(moving, fixed)[0].float().cpu()
+        forward = run(first, moving[None, None], fixed[None, None])[0]
         report(_STAGE, 0.5)
-        with _arithmetic(device, precision):
-            backward = networks.get("backward", first)(fixed, moving)[0].float().cpu()
+        backward = run(networks.get("backward", first), fixed[None, None], moving[None, None])[0]
     report(_STAGE, 1.0)
     for direction, flow in (("forward", forward), ("backward", backward)):
-        if not bool(torch.isfinite(flow).all()):
+        if not all(bool(torch.isfinite(flow[:, part]).all()) for part in slabs(tuple(flow.shape[1:]), flow)):
             raise InputError(
                 f"The {direction} network of '{checkpoint.path}' gave NaN or infinite displacements for these images; "
                 f"check that their intensities suit the checkpoint's normalisation ({checkpoint.normalisation})."
@@ -136,11 +153,24 @@ def run_network(
     return forward, backward
 
 
+def _warn_of_padding(shape: tuple[int, ...], stride: int) -> None:
+    if min(shape) < stride:
+        thin = ", ".join(
+            f"{side} voxels along {'zyx'[-len(shape) :][axis]}" for axis, side in enumerate(shape) if side < stride
+        )
+        warnings.warn(
+            f"What the network sees has only {thin}, but it is made for {stride} or more; zeros fill it up.",
+            CycleRegWarning,
+            stacklevel=3,
+        )
+
+
 def network_grid(fixed_grid: Grid, checkpoint: Checkpoint, max_voxels: int | None = None) -> Grid:
     """The grid on which the checkpoint's network sees a fixed image.
 
     It is the one that the checkpoint states, with the fixed image's axes and about its centre; else the fixed grid,
-    coarsened to at most 192^3 voxels.  ``max_voxels`` coarsens any grid, when memory is short.
+    coarsened to at most 192^3 voxels if the network sees it in one piece.  ``max_voxels`` coarsens any grid, when
+    memory is short.
 
     Raises
     ------
@@ -153,6 +183,8 @@ def network_grid(fixed_grid: Grid, checkpoint: Checkpoint, max_voxels: int | Non
             f"The checkpoint '{checkpoint.path}' registers {allowed}D images but the fixed image is "
             f"{fixed_grid.dimension}D."
         )
+    if max_voxels is None and get_method(checkpoint.method).network_class().streams:
+        max_voxels = sys.maxsize
     return checkpoint.grid.place(fixed_grid, max_voxels)
 
 
@@ -175,7 +207,8 @@ def predict_fields(
     * forward, on the fixed grid: ``p_moving = A(p + f(p))``;
     * backward, on the moving grid: ``p_fixed = q + b(q)`` with ``q = A^-1 p``.
 
-    Beyond the network grid f and b keep their border value.
+    Beyond the network grid f and b keep their border value.  With ``settings.organ_slices`` the network grid is cut to
+    the organ's slices (:mod:`CycleRegLib.networks.organ_slices`), and beyond them the same holds.
 
     Parameters
     ----------
@@ -193,13 +226,14 @@ def predict_fields(
     Raises
     ------
     InputError
-        As :func:`run_network` and :func:`network_grid`; if the matrix is singular.
+        As :func:`run_network` and :func:`network_grid`; if the matrix is singular; if the organ's slices are asked
+        for and there is no mask, or an empty one.
 
     Warns
     -----
     CycleRegWarning
-        If the checkpoint is a plain state dict, so that normalisation and grid are assumed, or if the grid is
-        coarser than the checkpoint's.
+        If the checkpoint is a plain state dict, so that normalisation and grid are assumed; if the grid is coarser than
+        the checkpoint's, or too thin for the network or its patches, so that zeros fill it up; if patches are changed.
     """
     report = progress or (lambda stage, fraction: None)
     fixed_grid, moving_grid = Grid.of(fixed), Grid.of(moving)
@@ -210,24 +244,29 @@ def predict_fields(
     grid = network_grid(fixed_grid, checkpoint, max_voxels)
     _warn(checkpoint, fixed_grid, grid)
     report(_STAGE, 0.0)
+    maps = (np.eye(n + 1), matrix)
+    organ = None
+    if settings.organ_slices:
+        organ = find_organ_slices(grid, fixed, moving, masks, matrix)
+        grid = organ.grid
     inputs = [
         to_network_grid(image, grid, to_image, checkpoint.normalisation)
-        for image, to_image in ((fixed, np.eye(n + 1)), (moving, matrix))
+        for image, to_image in zip((fixed, moving), maps)
     ]
+    if organ is not None:
+        for array, own, to_image, slices in zip(inputs, (fixed_grid, moving_grid), maps, (organ.fixed, organ.moving)):
+            blank_beyond(array, grid, own, to_image, slices)
     report(_STAGE, 0.1)
-    flows = run_network(
-        checkpoint, inputs[0], inputs[1], device, lambda stage, part: report(stage, 0.1 + 0.75 * part), settings
+    forward, backward = run_network(
+        checkpoint, *inputs, device, lambda stage, part: report(stage, 0.1 + 0.75 * part), settings
     )
-    forward = DisplacementField.from_flow(flows[0], grid).resampled(fixed_grid)
-    affine = DisplacementField.from_matrix(matrix, fixed_grid)
-    # A(p + f) - p = (A p - p) + A_linear f
-    affine.vectors += forward.vectors @ matrix[:n, :n].T.astype(np.float32)
+    del inputs
+    field = DisplacementField.from_flow(forward, grid, fixed_grid, after=matrix)
+    del forward
     report(_STAGE, 0.9)
-    backward = DisplacementField.from_matrix(np.linalg.inv(matrix), moving_grid).compose(
-        DisplacementField.from_flow(flows[1], grid), outside="border"
-    )
+    inverse = DisplacementField.from_flow(backward, grid, moving_grid, before=np.linalg.inv(matrix))
     report(_STAGE, 1.0)
-    return affine, backward
+    return field, inverse
 
 
 def _warn(checkpoint: Checkpoint, fixed: Grid, grid: Grid) -> None:

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 
 from ..errors import InputError
-from ..geometry import Grid, affine_transform
+from ..geometry import Grid
+from ..storage import empty, slabs
+from ..warp import index_positions, inside, sample
 
 DEFAULT_MAX_VOXELS = 192**3
 NORMALISATIONS = "none, unit, max, percentile, percentile:LOW,HIGH, window:LOW,HIGH"
@@ -71,10 +74,25 @@ def normalise(array: np.ndarray, specification: str) -> np.ndarray:
     InputError
         If the specification is none of these, or the maximum by which to divide is not positive.
     """
+    array = np.asarray(array)
+    low, high, clipped = _limits(array, specification)
+    result = empty(array.shape)
+    for part in slabs(array.shape, result):
+        if high <= low:
+            result[part] = 0.0
+            continue
+        np.subtract(array[part], np.float32(low), out=result[part], dtype=np.float32)
+        result[part] /= np.float32(high - low)
+        if clipped:
+            np.clip(result[part], 0.0, 1.0, out=result[part])
+    return result
+
+
+def _limits(array: np.ndarray, specification: str) -> tuple[float, float, bool]:
+    """The intensities that become 0 and 1, and whether what lies beyond is clipped."""
     name, limits = _parse_normalisation(specification)
-    array = np.asarray(array, dtype=np.float32)
     if name == "none":
-        return array.copy()
+        return 0.0, 1.0, False
     if name == "max":
         largest = float(array.max())
         if largest <= 0:
@@ -82,17 +100,13 @@ def normalise(array: np.ndarray, specification: str) -> np.ndarray:
                 f"The checkpoint divides intensities by their maximum, which is {largest:g} here. Give an image whose "
                 "intensities are positive."
             )
-        return array / np.float32(largest)
+        return 0.0, largest, False
     if name == "unit":
-        low, high = float(array.min()), float(array.max())
-    elif name == "percentile":
-        low, high = (float(v) for v in np.percentile(array, limits))
-    else:
-        low, high = limits
-    if high <= low:
-        return np.zeros_like(array)
-    scaled = (array - np.float32(low)) / np.float32(high - low)
-    return scaled if name == "unit" else np.clip(scaled, 0.0, 1.0)
+        return float(array.min()), float(array.max()), False
+    if name == "percentile":
+        low, high = (float(v) for v in np.percentile(np.asarray(array, np.float32), limits))
+        return low, high, True
+    return (*limits, True)
 
 
 @dataclass(frozen=True)
@@ -269,18 +283,27 @@ def to_network_grid(image: sitk.Image, grid: Grid, matrix: np.ndarray, normalisa
     (z, y, x) float32; where the grid leaves the image, the image's least normalised intensity.
     """
     own = Grid.of(image)
-    values = normalise(sitk.GetArrayFromImage(image), normalisation)
     n = own.dimension
+    values = normalise(sitk.GetArrayViewFromImage(image), normalisation)
     if grid == own and np.array_equal(matrix, np.eye(n + 1)):
         return values
-    background = float(values.min())
-    source = own.image(values)
+    place = own.world_to_index @ matrix @ grid.index_to_world
+    background = min(float(values[part].min()) for part in slabs(own.shape, values))
     # Interpolating at steps of several voxels would alias: blur to the step first (s.d. half the step's excess).
-    steps = np.linalg.norm((own.world_to_index @ matrix @ grid.index_to_world)[:n, :n], axis=1)
+    steps = np.linalg.norm(place[:n, :n], axis=1)
     deviations = 0.5 * np.sqrt(np.maximum(steps**2 - 1.0, 0.0)) * (steps > 1.2)
-    for axis in np.flatnonzero(deviations):
-        if own.size[axis] >= 4:  # the recursive filter's least size
-            source = sitk.RecursiveGaussian(source, float(deviations[axis] * own.spacing[axis]), direction=int(axis))
-    transform = affine_transform(matrix)
-    result = sitk.Resample(source, grid.empty_image(), transform, sitk.sitkLinear, background, sitk.sitkFloat32)
-    return sitk.GetArrayFromImage(result)
+    blurred = [int(axis) for axis in np.flatnonzero(deviations) if own.size[axis] >= 4]  # the filter's least size
+    if blurred:
+        source = own.image(values)
+        del values
+        for axis in blurred:
+            source = sitk.RecursiveGaussian(source, float(deviations[axis] * own.spacing[axis]), direction=axis)
+        values = sitk.GetArrayFromImage(source)
+        del source
+    volume = torch.from_numpy(values)[None, None]
+    result = empty(grid.shape)
+    for part in slabs(grid.shape, result, values):
+        positions = index_positions((part.stop - part.start, *grid.shape[1:]), place, part.start)
+        found = sample(volume, positions, padding="border")[0, 0]
+        result[part] = torch.where(inside(positions, own.shape)[0], found, background).numpy()
+    return result
