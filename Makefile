@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml Testing/requirements.txt Testing/find-python.sh
 	    echo "Making $(VENV) with $$python"; \
 	    rm -rf $(VENV) && "$$python" -m venv $(VENV); }
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement Testing/requirements.txt
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-build-isolation --editable '.[mrml,test]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-build-isolation --editable '.[batch,mrml,test]'
 	@touch $@
 
 clean:

@@ -6,7 +6,7 @@
 
 Layers, lowest first: ``errors``, ``geometry``; ``warp``, ``fields``; ``images``, ``outputs``; ``similarity``,
 ``affine``, ``working_grid``, ``optimize``; ``networks``, ``checkpoints``, ``methods``; ``registration``;
-``landmarks``, ``segmentations``, ``measures``, ``tumor``, ``evaluation``; ``pictures``, ``report``; ``cli``.
+``landmarks``, ``segmentations``, ``measures``, ``tumor``, ``evaluation``; ``pictures``, ``report``; ``batch``; ``cli``.
 ``phantom`` makes the sample data.  Only ``mrml`` imports slicer and vtk.
 """
 
@@ -34,6 +34,7 @@ _PUBLIC = {
     "read_landmarks": "landmarks",
     "read_segmentation": "segmentations",
     "list_methods": "methods",
+    "run_batch": "batch",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -117,6 +117,36 @@ def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``cyclereg batch``; those of ``register`` are what the manifest leaves open."""
+    pairs = parser.add_argument_group("pairs")
+    pairs.add_argument(
+        "manifest",
+        nargs="?",
+        metavar="MANIFEST",
+        help="CSV or JSON with the columns id, fixed, moving, and any argument below; see Docs/batch.md",
+    )
+    pairs.add_argument("--output", metavar="OUT", help="folder of the batch; with --make-manifest the CSV to write")
+    pairs.add_argument("--make-manifest", metavar="FOLDER", help="propose a manifest for a folder of phases or BIDS")
+    pairs.add_argument("--pairs", metavar="A[:B]", help="only the Ath (to the Bth) pair, counted from 1")
+    pairs.add_argument("--ids", metavar="ID[,ID]", help="only these pairs")
+    pairs.add_argument("--overwrite", action="store_true", help="compute again what is complete and unchanged")
+    pairs.add_argument("--pictures", action="store_true", help="write pictures of every pair")
+    pairs.add_argument(
+        "--transforms",
+        default="h5",
+        choices=("h5", "nrrd"),
+        help="nrrd is compressed: a third of the size or less, but slower to write (default h5)",
+    )
+    workers = parser.add_argument_group("workers")
+    workers.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
+    workers.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler whose workers are used instead")
+    workers.add_argument("--threads", type=int, metavar="N", help="processor threads of each worker")
+    workers.add_argument("--progress", default="bar", choices=STYLES, help="how progress is shown (default bar)")
+    add_pair_arguments(parser, required=False)
+    add_measure_arguments(parser)
+
+
 _SCALE_HELP = "voxels of the sample this many times larger, 0.5 to 8 (default 1)"
 
 
@@ -161,6 +191,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--csv", metavar="OUT")
     evaluate.add_argument("--report", metavar="DIR", help="folder for report.html with pictures")
     evaluate.add_argument("--progress", default="none", choices=STYLES)
+
+    batch = commands.add_parser("batch", help="register many pairs from a manifest; goes on where it was stopped")
+    add_batch_arguments(batch)
 
     methods = commands.add_parser("methods", help="list the registration methods")
     methods.add_argument("--format", default="text", choices=("text", "json", "markdown"), help="default text")
@@ -215,7 +248,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0, 2 wrong input, 3 out of memory, 130 cancelled)."""
+    """Run the command line; returns the exit status.
+
+    0 done, 1 some pairs of a batch failed, 2 wrong input, 3 out of memory, 130 cancelled.
+    """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a console of few characters must not end the work
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -294,7 +330,8 @@ def _stoppable() -> Iterator[None]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    _say(f"cyclereg: warning: {message}")
+    if getattr(message, "pair", None) is None:  # those about a pair of a batch are in its summary
+        _say(f"cyclereg: warning: {message}")
 
 
 def _dispatch(arguments: argparse.Namespace) -> None:

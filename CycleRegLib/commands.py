@@ -258,6 +258,13 @@ def read_known(arguments: argparse.Namespace, flat: bool = False) -> dict[str, A
     return known
 
 
+def batch(arguments: argparse.Namespace) -> None:
+    """``cyclereg batch MANIFEST --output OUT``; see :mod:`CycleRegLib.batch`."""
+    from .batch.command import run_command
+
+    run_command(arguments)
+
+
 def methods(arguments: argparse.Namespace) -> None:
     """``cyclereg methods``: the registry, for people, as JSON or as the documentation's table."""
     if arguments.format == "json":

@@ -1,0 +1,454 @@
+"""Manifests: one row per pair, and every mistake in them found before the first pair runs.
+
+A manifest is a table (CSV, with commas, semicolons or tabs) or JSON (a list of objects, or an object with such a list
+as ``pairs``).  Its columns are ``id``, ``fixed``, ``moving`` and, optionally, every other argument of
+``cyclereg register`` and of the measurements of ``cyclereg evaluate``: they are taken from the command line's own
+parser.  An empty cell is the command line's value, or the default.  Paths are relative to the manifest's folder.  Blank
+rows, and rows and columns that begin with ``#``, are comments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import difflib
+import functools
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Union
+
+from ..cli import OneLineParser, add_measure_arguments, add_pair_arguments
+from ..errors import InputError
+
+#: Columns that name a file (of the images also a folder); everything else is an option.
+FILES = (
+    "fixed", "moving", "fixed_mask", "moving_mask", "initial_transform", "checkpoint", "backward_checkpoint",
+    "fixed_landmarks", "moving_landmarks", "fixed_segmentation", "moving_segmentation",
+)  # fmt: skip
+_FOLDERS = ("fixed", "moving")
+_SHOWN = 10
+_LONGEST_ID = 100
+_ID = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?")
+# Names that Windows keeps for devices, whatever follows a dot.
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
+_TRUE, _FALSE = ("yes", "true", "1"), ("no", "false", "0")
+
+Source = Union[str, "os.PathLike[str]", Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class PairSpec:
+    """One pair of a manifest.
+
+    Attributes
+    ----------
+    id
+        The name of its folder.
+    arguments
+        Every argument of ``cyclereg register`` and of measuring, by name; paths absolute, None where not given.
+    row
+        Where it stands in the manifest, as messages count.
+    """
+
+    id: str
+    arguments: Mapping[str, Any]
+    row: int = 0
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files that are given, by column."""
+        return {name: self.arguments[name] for name in FILES if self.arguments[name] is not None}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything else, by column."""
+        return {name: value for name, value in self.arguments.items() if name not in FILES}
+
+    def namespace(self) -> argparse.Namespace:
+        """As the command line would have it."""
+        return argparse.Namespace(**self.arguments)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A row of a JSON manifest; what has its default value is left out."""
+        usual = default_arguments()
+        return {"id": self.id, **{name: value for name, value in self.arguments.items() if value != usual[name]}}
+
+
+class ManifestError(InputError):
+    """Mistakes in a manifest; ``problems`` has one sentence for each, the message the first ten."""
+
+    def __init__(self, where: str, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        shown = self.problems[:_SHOWN]
+        more = len(self.problems) - len(shown)
+        if len(self.problems) == 1:
+            text = f"{where}: {shown[0]}"
+        else:
+            listed = " ".join(f"({number}) {problem}" for number, problem in enumerate(shown, start=1))
+            text = f"{where} has {len(self.problems)} problems: {listed}" + (f" And {more} more." if more else "")
+        super().__init__(text)
+
+
+class _BadCell(Exception):
+    """A cell that the command line's parser refuses."""
+
+
+class _CellParser(OneLineParser):
+    """Reads one argument at a time; its errors become part of a message that names row and column."""
+
+    def error(self, message: str) -> NoReturn:
+        text = re.sub(r"^argument \S+ ?\S*: ", "", message)
+        text = re.sub(r"^invalid (?:float|int) value: (.*)$", r"\1 is not a number", text)
+        raise _BadCell(text)
+
+
+@functools.lru_cache(maxsize=1)
+def _parser() -> _CellParser:
+    parser = _CellParser(add_help=False, allow_abbrev=False)
+    add_pair_arguments(parser, required=False)
+    add_measure_arguments(parser)
+    return parser
+
+
+def default_arguments() -> dict[str, Any]:
+    """Every column but ``id``, with the value that it has where nothing is given."""
+    return vars(_parser().parse_args([]))
+
+
+def read_manifest(source: Source, defaults: Mapping[str, Any] | None = None, local: bool = True) -> list[PairSpec]:
+    """The pairs of a manifest, in its order, checked as far as can be without reading images.
+
+    Parameters
+    ----------
+    source
+        A file, or rows as mappings (paths then relative to the working folder).
+    defaults
+        Values for empty cells and missing columns, by column; paths relative to the working folder.
+    local
+        Whether the pairs run on this machine, so that their ``device`` has to be here.
+
+    Raises
+    ------
+    ManifestError
+        For unknown columns, missing files, values that cannot be, ids that are unsafe as folder names or given twice,
+        options that do not go together, checkpoints that cannot be used; names row and column of each.
+    InputError
+        If the file cannot be read, or ``defaults`` are wrong.
+    """
+    values = _checked_defaults(defaults or {}, local)
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source).expanduser()
+        rows, problems, word = _rows_of(path)
+        where, base = f"The manifest {path}", path.parent
+    else:
+        rows, problems, word = _rows_from_mappings(source)
+        where, base = "The manifest", Path()
+    checker = _Checker(base, values, local, word, problems)
+    specs = [spec for spec in (checker.pair(number, cells) for number, cells in rows) if spec is not None]
+    if not rows and not checker.problems:
+        raise InputError(f"{where} holds no pair. Give one row per pair, with the columns id, fixed and moving.")
+    checker.check_checkpoints(specs)
+    if checker.problems:
+        raise ManifestError(where, checker.problems)
+    return specs
+
+
+def select(specs: Sequence[PairSpec], pairs: str | None = None, ids: str | None = None) -> list[PairSpec]:
+    """Some of a manifest's pairs: ``pairs`` is ``A`` or ``A:B``, counted from 1, both included; ``ids`` is ``a,b``.
+
+    Raises
+    ------
+    InputError
+        If there are no such pairs.
+    """
+    chosen = list(specs)
+    if pairs is not None:
+        match = re.fullmatch(r"([0-9]+)(?::([0-9]+))?", pairs.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= first <= last:
+            raise InputError(f"Pairs are chosen as 3 or 1:100, counted from 1, not as '{pairs}'.")
+        if first > len(specs):
+            raise InputError(f"There is no pair {first}: the manifest has {len(specs)}.")
+        chosen = chosen[first - 1 : last]
+    if ids is not None:
+        wanted = [name.strip() for name in ids.split(",") if name.strip()]
+        known = {spec.id for spec in specs}
+        missing = [name for name in wanted if name not in known]
+        if missing or not wanted:
+            raise InputError(f"The manifest has no pair with the id '{missing[0] if missing else ids}'.")
+        chosen = [spec for spec in chosen if spec.id in wanted]
+        if not chosen:
+            raise InputError("None of the pairs chosen by their number has one of the ids.")
+    return chosen
+
+
+# ---------------------------------------------------------------------- reading tables
+
+# (row as messages count it, column -> cell), problems of the table as a whole, what a row is called
+_Rows = tuple[list[tuple[int, dict[str, Any]]], list[str], str]
+
+
+def _rows_of(path: Path) -> _Rows:
+    if not path.is_file():
+        what = "is a folder; to get a manifest for it, use --make-manifest" if path.is_dir() else "does not exist"
+        raise InputError(f"The manifest {path} {what}.")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"The manifest {path} cannot be read: {error.strerror}.") from error
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise InputError(f"The manifest {path} is a spreadsheet. Save it as CSV (UTF-8) and give that file.")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"The manifest {path} is not text in UTF-8. Save it as CSV UTF-8.") from error
+    if path.suffix.lower() == ".json" or text.lstrip().startswith(("[", "{")):
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"The manifest {path} is no JSON: {error.msg}, line {error.lineno}.") from error
+        if isinstance(content, dict):
+            content = content.get("pairs")
+        if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+            raise InputError(f"The manifest {path} is no list of objects, and no object with such a list as 'pairs'.")
+        return _rows_from_mappings(content)
+    return _rows_of_table(text, path)
+
+
+def _rows_of_table(text: str, path: Path) -> _Rows:
+    start = next((line for line in text.splitlines() if line.strip() and not line.lstrip(' "').startswith("#")), "")
+    delimiter = max(",;\t", key=start.count)
+    try:
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise InputError(f"The manifest {path} is not a table that can be read: {error}.") from error
+    rows = [(number, [cell.strip() for cell in cells]) for number, cells in enumerate(table, start=1)]
+    rows = [(number, cells) for number, cells in rows if any(cells) and not cells[0].startswith("#")]
+    if not rows:
+        return [], [], "row"
+    (head, titles), body = rows[0], rows[1:]
+    problems: list[str] = []
+    columns = [_column(title, f"row {head}", problems) if title else None for title in titles]
+    _report_columns([c for c in columns if c], f"row {head}", problems)
+    found = []
+    for number, cells in body:
+        beyond = [cell for i, cell in enumerate(cells) if cell and (i >= len(titles) or not titles[i])]
+        if beyond:
+            problems.append(f"Row {number}: {beyond[0]!r} stands in a column without a title.")
+        found.append((number, {column: cell for column, cell in zip(columns, cells) if column and cell}))
+    if delimiter == ";":
+        found = [(number, {c: _Decimal(cell) for c, cell in cells.items()}) for number, cells in found]
+    return found, problems, "row"
+
+
+class _Decimal(str):
+    """A cell of a table with semicolons, in which numbers may have a decimal comma."""
+
+
+def _rows_from_mappings(content: Iterable[Mapping[str, Any]]) -> _Rows:
+    problems: list[str] = []
+    found = []
+    for number, row in enumerate(content, start=1):
+        cells = {_column(str(key), f"pair {number}", problems): value for key, value in row.items()}
+        found.append((number, {column: value for column, value in cells.items() if column and value not in (None, "")}))
+    return found, problems, "pair"
+
+
+def _column(title: str, where: str, problems: list[str]) -> str | None:
+    """The column that a title names; None for a comment or an unknown one."""
+    if title.startswith("#"):
+        return None
+    name = re.sub(r"[\s-]+", "_", title.strip().lower().lstrip("-"))
+    known = ["id", *default_arguments()]
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f" Did you mean '{near[0]}'?" if near else f" Columns are {', '.join(known)}."
+    problems.append(f"{where[:1].upper()}{where[1:]}: there is no column '{title}'.{hint}")
+    return None
+
+
+def _report_columns(columns: list[str], where: str, problems: list[str]) -> None:
+    for name in sorted({name for name in columns if columns.count(name) > 1}):
+        problems.append(f"{where[:1].upper()}{where[1:]}: the column '{name}' is there twice.")
+
+
+# ---------------------------------------------------------------------- checking rows
+
+
+def _checked_defaults(defaults: Mapping[str, Any], local: bool) -> dict[str, Any]:
+    values = default_arguments()
+    for name, value in defaults.items():
+        if name not in values:
+            near = difflib.get_close_matches(name, values, n=1)
+            raise InputError(f"There is no option '{name}'." + (f" Did you mean '{near[0]}'?" if near else ""))
+        try:
+            values[name] = _file(name, value, Path()) if name in FILES and value else _value(name, value)
+            check_value(name, values[name], local)
+        except (_BadCell, InputError) as error:
+            raise InputError(f"--{name.replace('_', '-')}: {error}") from None
+    return values
+
+
+def _value(name: str, cell: Any) -> Any:
+    """A cell as the command line would read it."""
+    usual = default_arguments()[name]
+    if cell is None or (isinstance(usual, bool) and isinstance(cell, bool)):
+        return cell
+    text = str(cell).strip()
+    if isinstance(usual, bool):
+        if text.lower() not in _TRUE + _FALSE:
+            raise _BadCell(f"'{text}' is neither yes nor no")
+        return text.lower() in _TRUE
+    option = f"--{name.replace('_', '-')}"
+    try:
+        return getattr(_parser().parse_args([f"{option}={text}"]), name)
+    except _BadCell:
+        if not isinstance(cell, _Decimal) or not isinstance(usual, float):
+            raise
+        return getattr(_parser().parse_args([f"{option}={text.replace(',', '.')}"]), name)
+
+
+def _file(name: str, cell: Any, base: Path) -> str:
+    """An absolute path to something that is there and may be read."""
+    path = os.path.abspath(base / Path(str(cell)).expanduser())
+    try:
+        folder = os.path.isdir(path)
+        if not folder and not os.path.exists(path):
+            raise _BadCell(f"there is no file {path}")
+        if folder and name not in _FOLDERS:
+            raise _BadCell(f"{path} is a folder; give a file")
+        if not os.access(path, os.R_OK):
+            raise _BadCell(f"{path} may not be read (permission denied)")
+    except (OSError, ValueError) as error:  # too long, or with a character that no path has
+        raise _BadCell(f"'{cell}' is no path that can be read ({error})") from None
+    return path
+
+
+def check_value(name: str, value: Any, local: bool) -> None:
+    """Refuse a value of an option that no pair can have.
+
+    Raises
+    ------
+    InputError
+        With the message that ``register`` would give.
+    """
+    # Imported here, so that proposing a manifest need not wait for torch.
+    from ..commands import inference_settings
+    from ..devices import resolve_device
+    from ..methods import get_method
+    from ..registration import check_options
+
+    if value is None:
+        return
+    if name == "method":
+        get_method(value)
+    elif name in ("affine", "refine_steps", "smoothness"):
+        check_options(**{name: value})
+    elif name == "device" and local:
+        resolve_device(value)
+    elif name not in FILES:
+        inference_settings(argparse.Namespace(**{**default_arguments(), name: value}))
+
+
+class _Checker:
+    """Turns rows into pairs and collects what is wrong with them."""
+
+    def __init__(self, base: Path, values: Mapping[str, Any], local: bool, word: str, problems: list[str]) -> None:
+        self.problems = problems
+        self._base, self._values, self._local, self._word = base, values, local, word
+        self._seen: dict[str, int] = {}
+        self._checked: dict[tuple[str, Any], Any] = {}
+
+    def _add(self, row: int, column: str, text: str) -> None:
+        end = "" if text.endswith((".", "?")) else "."
+        self.problems.append(f"{self._word.capitalize()} {row}, column {column}: {text}{end}")
+
+    def pair(self, row: int, cells: Mapping[str, Any]) -> PairSpec | None:
+        """The pair of a row; None where it has a mistake."""
+        before = len(self.problems)
+        name = self._id(row, str(cells.get("id", "")).strip())
+        arguments = dict(self._values)
+        for column, cell in cells.items():
+            if column != "id":
+                try:
+                    arguments[column] = self._cell(column, cell)
+                except (_BadCell, InputError) as error:
+                    self._add(row, column, str(error))
+        for column in ("fixed", "moving"):
+            if column not in cells and arguments[column] is None:
+                self._add(row, column, "an image is needed")
+        if len(self.problems) == before:
+            for column, text in _combinations(arguments):
+                self._add(row, column, text)
+        return PairSpec(name, arguments, row) if len(self.problems) == before else None
+
+    def _cell(self, column: str, cell: Any) -> Any:
+        """The value of a cell; the same cell is looked at once."""
+        key = column, str(cell)
+        if key not in self._checked:
+            try:
+                value = _file(column, cell, self._base) if column in FILES else _value(column, cell)
+                check_value(column, value, self._local)
+                self._checked[key] = value
+            except (_BadCell, InputError) as error:
+                self._checked[key] = error
+        if isinstance(self._checked[key], Exception):
+            raise self._checked[key]
+        return self._checked[key]
+
+    def _id(self, row: int, name: str) -> str:
+        if not name:
+            self._add(row, "id", "every pair needs an id")
+        elif len(name) > _LONGEST_ID or not _ID.fullmatch(name) or _RESERVED.fullmatch(name):
+            self._add(
+                row,
+                "id",
+                f"'{name[:40]}' cannot name a folder; use letters, digits, '.', '_' and '-', at most {_LONGEST_ID}, "
+                "with no dot at either end",
+            )
+        elif name.lower() in self._seen:
+            # Folders whose names differ in capitals only are one and the same on many disks.
+            self._add(row, "id", f"'{name}' is the id of {self._word} {self._seen[name.lower()]} already")
+        else:
+            self._seen[name.lower()] = row
+        return name
+
+    def check_checkpoints(self, specs: Sequence[PairSpec]) -> None:
+        """Read every checkpoint once: a damaged one, or one of another method, fails every pair that uses it."""
+        from ..checkpoints import read_checkpoint
+        from ..methods import DEFAULT_METHOD
+
+        looked: set[tuple[Any, ...]] = set()
+        for spec in specs:
+            a = spec.arguments
+            key = a["checkpoint"], a["backward_checkpoint"], a["method"]
+            if key[0] is not None and key not in looked:
+                looked.add(key)
+                try:
+                    read_checkpoint(a["checkpoint"], a["method"] or DEFAULT_METHOD, a["backward_checkpoint"])
+                except InputError as error:
+                    self._add(spec.row, "checkpoint", str(error))
+
+
+def _combinations(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Column and text of everything in a row that does not go together."""
+    from ..registration import check_options
+
+    found = []
+    try:
+        check_options(arguments["method"], arguments["checkpoint"], arguments["backward_checkpoint"])
+    except InputError as error:
+        found.append(("checkpoint", str(error)))
+    for kind in ("landmarks", "segmentation"):
+        for side, other in (("fixed", "moving"), ("moving", "fixed")):
+            if arguments[f"{side}_{kind}"] is None and arguments[f"{other}_{kind}"] is not None:
+                found.append((f"{side}_{kind}", f"it is needed beside {other}_{kind}, or neither"))
+    if arguments["tumor_segment"] is not None and arguments["fixed_segmentation"] is None:
+        found.append(("tumor_segment", "it needs fixed_segmentation and moving_segmentation"))
+    return found
