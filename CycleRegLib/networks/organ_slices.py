@@ -82,7 +82,8 @@ def find_organ_slices(
             ranges.append(None)
             continue
         own = Grid.of(image)
-        box = _bounding_box(sitk.GetArrayViewFromImage(check_mask(mask, own, what)))
+        on_image = check_mask(mask, own, what)  # has a name, as a view does not keep its image alive
+        box = _bounding_box(sitk.GetArrayViewFromImage(on_image))
         ranges.append(box[-1])
         to_grid = grid.world_to_index @ np.linalg.inv(to_image) @ own.index_to_world
         corners = np.array([[*corner, 1.0] for corner in product(*[(low - 0.5, high + 0.5) for low, high in box])])
