@@ -5,7 +5,8 @@ Kuang, On reducing negative Jacobian determinant of the deformation predicted by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -56,6 +57,16 @@ class KuangNetwork(RegistrationNetwork):
         self.displacement = UNet(dimension, in_channels, encoder, decoder, (8,))
         self.flow = flow_head(dimension, self.displacement.outputs)
         self.refinement = Refinement(dimension) if refinement else None
+        self._refines = True
+
+    @contextmanager
+    def refining(self, refines: bool) -> Iterator[None]:
+        """Leave R out, or not, for as long as the context lasts: D is trained alone in the paper's first phase."""
+        before, self._refines = self._refines, refines
+        try:
+            yield
+        finally:
+            self._refines = before
 
     @classmethod
     def configuration_from(cls, state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
@@ -65,4 +76,4 @@ class KuangNetwork(RegistrationNetwork):
 
     def estimate(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         flow = in_float32(self.flow, self.displacement(torch.cat([moving, fixed], dim=1)))
-        return flow if self.refinement is None else in_float32(self.refinement, flow)
+        return in_float32(self.refinement, flow) if self.refinement is not None and self._refines else flow

@@ -232,8 +232,8 @@ def area_mean(volume: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """
     if tuple(volume.shape) == tuple(shape):
         return volume
-    along_z, *along_slice = (_overlaps(*axis) for axis in zip(volume.shape, shape))
-    rows = torch.empty((volume.shape[0], *shape[1:]))
+    along_z, *along_slice = (_overlaps(*axis).to(volume.device) for axis in zip(volume.shape, shape))
+    rows = torch.empty((volume.shape[0], *shape[1:]), device=volume.device)
     for part in slabs(tuple(volume.shape), volume):
         rows[part] = along_slice[0] @ (volume[part] @ along_slice[1].T)
     return rows if shape[0] == volume.shape[0] else torch.tensordot(along_z, rows, dims=1)
