@@ -1,10 +1,12 @@
 """Rigid or affine alignment of two 2D images, the stage before deformable registration.
 
-SimpleITK's registration does it: Mattes mutual information, three resolutions, from several starts; the best wins if it
-is better than where it began.  CycleMorph's faces need none (``--affine none``); pictures of different sizes do.
+SimpleITK's registration does it: Mattes mutual information from several starts, three resolutions; then local
+correlation from the best of them, which replaces the map it began with if it is better.  CycleMorph's faces need no
+such stage (``--affine none``); pictures of different sizes do.
 
-On 16 pictures of about 128 x 140 pixels under known maps (rotations to 20 degrees, shifts to 12 pixels, scales of
-0.85-1.15, some with inverted contrast) the mean error was 0.02 to 0.28 pixel, in half a second each.
+On 8 smooth pictures of 130 x 120 pixels under known maps (rotations to 20 degrees, shifts to 8 pixels, scales of
+0.85-1.15, half of them with inverted contrast) the largest error in the picture was 0.02 to 0.3 pixel (0.2 to 1.4 with
+mutual information alone), in one to two seconds of one thread.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ import SimpleITK as sitk
 from .geometry import Grid, affine_transform
 
 _BINS = 32
+# Radius of the windows of local correlation, in pixels.
+_RADIUS = 4
 # At the finest resolution; larger images are shrunk to about this side.
 _SIDE = 256
-_LEVELS = (4, 2, 1)
 _STEPS = 100
 _ANGLES = np.radians((0.0, 20.0, -20.0))
 # How far lengths may change, relative to the start; beyond it the fit has collapsed.
 _LENGTHS = (0.6, 1.7)
-# Mutual information (nats) by which a map must beat the one it began with.
+# Local correlation (0..1) by which a map must beat the one it began with.
 _GAIN = 1e-3
 
 
@@ -55,18 +58,18 @@ def register_affine_2d(
     """
     report = progress or (lambda stage, fraction: None)
     first = np.eye(3) if initial is None else _nearest_affine(initial, Grid.of(fixed))
-    metric = _method(fixed, moving, fixed_mask, moving_mask)
+    search, refinement = (_method(fixed, fixed_mask, moving_mask, local) for local in (False, True))
     starts = list(_starts(fixed, moving, first, alone=initial is not None, rigid=mode == "rigid"))
     found: list[tuple[float, np.ndarray]] = []
     for number, start in enumerate(starts):
         report("affine", number / len(starts))
-        result = _refined(metric, fixed, moving, start, mode)
+        result = _refined(search, fixed, moving, start, mode)
         if result is not None:
             found.append(result)
+    _, best = min(found, key=lambda item: item[0], default=(np.inf, first))
+    final = _refined(refinement, fixed, moving, best, mode)
     report("affine", 1.0)
-    began = _value(metric, fixed, moving, first)
-    best = min(found, key=lambda item: item[0], default=(np.inf, first))
-    return best[1] if best[0] < began - _GAIN else first
+    return final[1] if final is not None and final[0] < _value(refinement, fixed, moving, first) - _GAIN else first
 
 
 def _nearest_affine(transform: sitk.Transform, grid: Grid) -> np.ndarray:
@@ -101,21 +104,26 @@ def _starts(fixed: sitk.Image, moving: sitk.Image, first: np.ndarray, alone: boo
 
 
 def _method(
-    fixed: sitk.Image, moving: sitk.Image, fixed_mask: sitk.Image | None, moving_mask: sitk.Image | None
+    fixed: sitk.Image, fixed_mask: sitk.Image | None, moving_mask: sitk.Image | None, local: bool
 ) -> sitk.ImageRegistrationMethod:
+    """The search by mutual information, or the refinement by local correlation."""
     method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsMattesMutualInformation(_BINS)
+    if local:
+        method.SetMetricAsANTSNeighborhoodCorrelation(_RADIUS)
+    else:
+        method.SetMetricAsMattesMutualInformation(_BINS)
     method.SetInterpolator(sitk.sitkLinear)
     for mask, place in ((fixed_mask, method.SetMetricFixedMask), (moving_mask, method.SetMetricMovingMask)):
         if mask is not None:
             place(sitk.Cast(mask != 0, sitk.sitkUInt8))
     finest = max(1.0, max(fixed.GetSize()) / _SIDE)
-    shrink = [max(1, round(finest * level)) for level in _LEVELS]
+    shrink = [max(1, round(finest * level)) for level in ((2, 1) if local else (4, 2, 1))]
     spacing = float(np.mean(fixed.GetSpacing()))
     method.SetShrinkFactorsPerLevel(shrink)
     method.SetSmoothingSigmasPerLevel([0.5 * factor * spacing if factor > 1 else 0.0 for factor in shrink])
     method.SetSmoothingSigmasAreSpecifiedInPhysicalUnits(True)
-    method.SetOptimizerAsRegularStepGradientDescent(2.0 * finest * spacing, 1e-3 * spacing, _STEPS, 0.6, 1e-6)
+    step = (0.5 if local else 2.0) * finest * spacing
+    method.SetOptimizerAsRegularStepGradientDescent(step, 1e-3 * spacing, _STEPS, 0.6, 1e-6)
     method.SetOptimizerScalesFromPhysicalShift()
     return method
 
@@ -123,7 +131,7 @@ def _method(
 def _refined(
     method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image, start: np.ndarray, mode: str
 ) -> tuple[float, np.ndarray] | None:
-    """The negative mutual information and the map that a start leads to; None where it leads nowhere."""
+    """The negative similarity and the map that a start leads to; None where it leads nowhere."""
     center, linear = Grid.of(fixed).center, start[:2, :2]
     transform = sitk.AffineTransform(2) if mode == "affine" else sitk.Euler2DTransform()
     if mode == "rigid":
@@ -145,7 +153,7 @@ def _refined(
 
 
 def _value(method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image, matrix: np.ndarray) -> float:
-    """The negative mutual information under a map; infinite where the images do not meet."""
+    """The negative similarity under a map; infinite where the images do not meet."""
     method.SetInitialTransform(affine_transform(matrix))
     try:
         return float(method.MetricEvaluate(fixed, moving))

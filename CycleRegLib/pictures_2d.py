@@ -61,7 +61,7 @@ class FlatInputs:
         return [replace(plane, name=PICTURE) for plane in planes] if self.is_picture else planes
 
     def windows(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """The intensities of the fixed and of the moving image shown as black and white; of pictures the whole range."""
+        """What is shown as black and white of the fixed and of the moving image; of pictures their whole range."""
         if not self.is_picture:
             return intensity_window(self.fixed), intensity_window(self.moving)
         fixed, moving = (sitk.GetArrayViewFromImage(image) for image in (self.fixed, self.moving))
