@@ -15,6 +15,7 @@ import importlib.util
 import logging
 import os
 import queue
+import shutil
 import signal
 import socket
 import threading
@@ -325,16 +326,16 @@ def run_pair(spec: PairSpec, job: Job, identity: Identity | None, local: bool) -
         except Cancelled:
             done = Outcome(BatchRecord(spec.id, "skipped", "the run was cancelled while it was computed"))
         finally:
-            with contextlib.suppress(OSError):
-                os.rmdir(partial)
+            shutil.rmtree(partial, ignore_errors=True)
         return done
 
 
 def given_up(spec_id: str, job: Job, attempts: int) -> Outcome:
     """The outcome of a pair with which workers died as often as they may."""
+    hosts = ", ".join(job.folder.hosts(spec_id))
     reason = (
-        f"Its worker died {attempts} times while it was computed, perhaps because memory ran out. Crop the images, "
-        "resample them coarser, or use fewer workers."
+        f"Its worker died {attempts} times{f' (on {hosts})' if hosts else ''} while it was computed, perhaps because "
+        "memory ran out. Crop the images, resample them coarser, or use fewer workers."
     )
     return _recorded(failed_record(spec_id, reason, attempts), job)
 

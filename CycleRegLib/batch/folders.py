@@ -4,7 +4,7 @@
 
     OUT/manifest.json           the manifest as it was understood; says that the folder is a batch's
     OUT/pairs/ID/               a complete pair; put there by renaming the whole folder
-    OUT/pairs/.ID.partial-*/    a pair that is being computed or written, or was when a run died
+    OUT/.partial/ID.RUN-N/      a pair that is being computed or written, or was when a run died
     OUT/failed/ID.json          why a pair failed
     OUT/results.csv, ...        see :mod:`CycleRegLib.batch.results`
 """
@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,9 +30,9 @@ from .manifest import PairSpec
 from .record import BatchRecord
 
 _FORMAT = 1
-_SUMMARY = "summary.json"
-# What follows ".ID.partial-": the run, the attempt; and what a finished pair replaces, while it does.
-_TOKEN = "[0-9a-f]+-[0-9]+(-replaced)?"
+_SUMMARY, _BEGUN = "summary.json", "begun.json"
+# What follows a pair's id: the run and the attempt; or, while a finished pair replaces an older one, that one.
+_TOKEN = r"\.[0-9a-f]+-[0-9]+(-replaced)?"
 
 
 class BatchFolder:
@@ -48,7 +49,7 @@ class BatchFolder:
     def __init__(self, path: str | os.PathLike[str], run: str = "") -> None:
         self.path = Path(os.path.abspath(Path(path).expanduser()))
         self.run = run
-        self.pairs, self.failures = self.path / "pairs", self.path / "failed"
+        self.pairs, self.partial, self.failures = (self.path / name for name in ("pairs", ".partial", "failed"))
 
     # ------------------------------------------------------------------ the folder itself
 
@@ -101,7 +102,7 @@ class BatchFolder:
         try:
             with OutputTransaction() as out:
                 write_json(content, out.path(self.path / "manifest.json"))
-            for folder in (self.pairs, self.failures):
+            for folder in (self.pairs, self.partial, self.failures):
                 folder.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(f"Cannot write into {self.path}: {error.strerror or error}.") from error
@@ -142,20 +143,28 @@ class BatchFolder:
         return self.pairs / name
 
     def begin(self, name: str, attempt: int = 1) -> Path:
-        """A new hidden folder for a pair that is computed from now on."""
-        folder = self.pairs / f".{name}.partial-{self.run}-{attempt}"
+        """A new hidden folder for a pair that is computed from now on, by this process."""
+        folder = self.partial / f"{name}.{self.run}-{attempt}"
         folder.mkdir(parents=True)
+        write_json({"host": socket.gethostname(), "pid": os.getpid()}, folder / _BEGUN)
         return folder
 
     def begun(self, name: str, run: str | None = None) -> list[Path]:
         """What was begun for a pair and not finished, by any run or by one."""
-        wanted = re.compile(re.escape(f".{name}.partial-") + (f"{run}-[0-9]+" if run else _TOKEN))
-        return [entry for entry in self.pairs.glob(f".{name}.partial-*") if wanted.fullmatch(entry.name)]
+        wanted = re.compile(re.escape(name) + (rf"\.{run}-[0-9]+" if run else _TOKEN))
+        return [entry for entry in self.partial.iterdir() if wanted.fullmatch(entry.name)]
+
+    def hosts(self, name: str) -> list[str]:
+        """The machines on which a pair was begun in this run."""
+        found = set()
+        for folder in self.begun(name, self.run):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                found.add(json.loads((folder / _BEGUN).read_text(encoding="utf-8"))["host"])
+        return sorted(found)
 
     def all_begun(self) -> set[str]:
         """The names of the pairs that any run began and did not finish."""
-        found = (re.fullmatch(rf"\.(.+)\.partial-{_TOKEN}", entry) for entry in os.listdir(self.pairs))
-        return {match[1] for match in found if match}
+        return {re.sub(f"{_TOKEN}$", "", entry) for entry in os.listdir(self.partial)}
 
     def finish(self, name: str, partial: Path) -> Path:
         """Put a written folder in its place, whole, and forget earlier failures and attempts.
@@ -219,6 +228,7 @@ class BatchFolder:
 
 def write_pair_summary(folder: Path, content: dict[str, Any]) -> None:
     """The last file of a pair: names the others with their sizes."""
+    (folder / _BEGUN).unlink()
     files = {
         str(path.relative_to(folder).as_posix()): path.stat().st_size
         for path in sorted(folder.rglob("*"))

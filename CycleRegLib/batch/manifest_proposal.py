@@ -134,8 +134,8 @@ def _phase_pairs(root: Path, notes: list[str]) -> list[tuple[str, _Volume, _Volu
 
 def _without(name: str, patient: str) -> str:
     """A phase's name without the patient's in front of it."""
-    rest = name[len(patient) :].lstrip("_.- ") if patient and name.lower().startswith(patient.lower()) else name
-    return rest or name
+    match = re.fullmatch(re.escape(patient) + r"[_.\- ]+(.+)", name, re.IGNORECASE) if patient else None
+    return match[1] if match else name
 
 
 def _volumes(folder: Path, notes: list[str]) -> list[_Volume]:

@@ -151,7 +151,8 @@ class _Run:
         begun = folder.all_begun()
         left.sort(key=lambda spec: spec.id in begun)
         for spec in left:
-            folder.drop(spec.id)
+            if spec.id in begun:
+                folder.drop(spec.id)
         if not left:
             return
         if workers == 1 and scheduler is None:
