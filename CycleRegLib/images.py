@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import SimpleITK as sitk
 
 from .dicom import read_dicom_folder
 from .errors import InputError
+from .field_files import write_field_image, write_field_transform
 from .fields import DisplacementField
 from .geometry import Grid
 from .image_checks import check_intensity_image, check_scalar
@@ -221,7 +220,8 @@ def write_image(image: sitk.Image, path: os.PathLike[str] | str) -> None:
 def write_transform(field: DisplacementField, path: os.PathLike[str] | str) -> None:
     """Write a field as ``.h5``/``.tfm`` (ITK displacement field transform) or as a vector image, LPS mm.
 
-    SimpleITK and Slicer read all of them.
+    SimpleITK and Slicer read all of them.  Memory does not grow with the field, but for ``.tfm``, which is text and
+    for small fields only.
 
     Raises
     ------
@@ -229,16 +229,16 @@ def write_transform(field: DisplacementField, path: os.PathLike[str] | str) -> N
         If the disk refuses.
     """
     path = Path(path)
-    if suffix_of(path) in FIELD_SUFFIXES:
-        # In NIfTI ITK marks them as vectors (intent 1007) and leaves them in LPS, as ANTs does.  Its other mark, of
-        # displacements (1006), stands for RAS, and SimpleITK cannot write it.
+    if suffix_of(path) in (".h5", ".hdf5"):
+        _write(path, lambda: write_field_transform(field, path))
+    elif suffix_of(path) in FIELD_SUFFIXES and suffix_of(path) not in _TWO_FILES:
+        _write(path, lambda: write_field_image(field, path))
+    elif suffix_of(path) in FIELD_SUFFIXES:
         write_image(field.to_image(), path)
-        return
-    # HDF5 brings the whole process down when a write fails, so ask before; the transform is in float64.
-    _reserve(path, 2 * field.vectors.nbytes)
-    _write(path, lambda: sitk.WriteTransform(field.to_transform(), str(path)))
-    if suffix_of(path) == ".tfm" and not _ends_with_fixed_parameters(path):
-        raise _not_written(path, "not all of it arrived")
+    else:
+        _write(path, lambda: sitk.WriteTransform(field.to_transform(), str(path)))
+        if suffix_of(path) == ".tfm" and not _ends_with_fixed_parameters(path):
+            raise _not_written(path, "not all of it arrived")
 
 
 def _write(path: Path, write: Callable[[], None]) -> None:
@@ -247,24 +247,12 @@ def _write(path: Path, write: Callable[[], None]) -> None:
             write()
         except RuntimeError as error:
             raise _not_written(path, itk_reason(str(error))) from error
+        except OSError as error:
+            raise _not_written(path, error.strerror or str(error)) from error
 
 
 def _not_written(path: Path, reason: str) -> OSError:
     return OSError(f"{path.name} could not be written ({reason}); the disk may be full")
-
-
-def _reserve(path: Path, size: int) -> None:
-    """Make sure that the disk takes so many bytes, by allocating them where the system can."""
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "wb") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, size)
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-                    raise _not_written(path, error.strerror) from error
-        path.unlink()
-    elif shutil.disk_usage(path.parent).free < size:
-        raise _not_written(path, os.strerror(errno.ENOSPC))
 
 
 def _ends_with_fixed_parameters(path: Path) -> bool:
