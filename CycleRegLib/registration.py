@@ -104,8 +104,11 @@ class RegistrationResult:
 
     def roundtrip_image(self) -> sitk.Image:
         """Round-trip error on the fixed grid in mm; -1 where the voxel's partner lies outside the moving image."""
-        error = self.field.round_trip(self.inverse)
-        return self.field.grid.image(np.where(np.isnan(error), np.float32(-1), error))
+        if self.flat is None:
+            error = self.field.round_trip(self.inverse)
+            return self.field.grid.image(np.where(np.isnan(error), np.float32(-1), error))
+        error = self.flat.field_in_plane(self.field).round_trip(self.flat.field_in_plane(self.inverse, "moving"))
+        return self.flat.restore(np.where(np.isnan(error), np.float32(-1), error), "fixed")
 
     def summary(self) -> dict[str, Any]:
         """JSON-ready figures, by the names of the command line's ``--json``."""

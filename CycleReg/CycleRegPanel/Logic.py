@@ -42,17 +42,19 @@ class CycleRegLogic(ScriptedLoadableModuleLogic):
         outputSummary: Any = True,
         backwardCheckpoint: str | None = None,
         smoothness: float | None = None,
+        inference: Any = None,
     ) -> Any:
         """Register ``movingNode`` onto ``fixedNode`` and write the result into the scene, whole or not at all.
 
         Parameters
         ----------
         fixedNode, movingNode
-            ``vtkMRMLScalarVolumeNode``.
+            ``vtkMRMLScalarVolumeNode``; for methods in 2D single slices, also ``vtkMRMLVectorVolumeNode`` (RGB).
         outputTransform, outputInverseTransform
             ``vtkMRMLTransformNode``; the first carries the moving image onto the fixed one, the second back.
         outputVolume
-            ``vtkMRMLScalarVolumeNode`` for the moving image resampled on the fixed grid.
+            ``vtkMRMLScalarVolumeNode`` (of colours ``vtkMRMLVectorVolumeNode``) for the moving image resampled on the
+            fixed grid.
         outputJacobian, outputRoundtrip
             ``vtkMRMLScalarVolumeNode`` for the Jacobian determinant (no unit) and the round trip (mm), on the fixed
             grid.
@@ -76,6 +78,8 @@ class CycleRegLogic(ScriptedLoadableModuleLogic):
             Steps of pair optimisation after a network; None is the method's default.
         smoothness
             Of the pair optimisation, as a multiple of its default; no unit.
+        inference
+            ``CycleRegLib.networks.settings.InferenceSettings``: how a network is run; None is the default.
         progress
             Called with the name of the stage and the fraction done, 0 to 1.
 
@@ -116,6 +120,7 @@ class CycleRegLogic(ScriptedLoadableModuleLogic):
             outputSummary=outputSummary,
             backwardCheckpoint=backwardCheckpoint,
             smoothness=smoothness,
+            inference=inference,
         )
 
     def evaluate(self, *arguments: Any, **keywords: Any) -> Any:

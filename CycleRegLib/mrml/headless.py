@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..cli import OneLineParser, add_measure_arguments, add_register_arguments, run
-from ..commands import claim_register_outputs, input_paths, write_json, write_register_outputs
+from ..commands import (
+    check_register_outputs,
+    claim_register_outputs,
+    inference_settings,
+    input_paths,
+    write_json,
+    write_register_outputs,
+)
 from ..errors import InputError
 from ..geometry import Grid
 from ..images import check_output_suffix
@@ -19,7 +26,7 @@ from ..progress import make_progress
 from ..report import render_report
 from .job import ProcessResult, process
 from .measure import EvaluationNodes, evaluate
-from .nodes import landmarks_from_markups, transform_from_node
+from .nodes import image_from_volume_node, landmarks_from_markups, transform_from_node
 from .scene import ensure_scene, load_landmarks, load_segmentation, load_transform, load_volume, save_scene
 from .segments import segmentation_from_node
 
@@ -75,6 +82,7 @@ def _job(arguments: argparse.Namespace, register: Callable[..., Any] | None) -> 
             for name, load in _LOADERS.items()
             if getattr(arguments, name) is not None
         }
+        check_register_outputs(arguments, image_from_volume_node(nodes["moving"], colours=True))
         done = process(
             nodes["fixed"],
             nodes["moving"],
@@ -93,6 +101,7 @@ def _job(arguments: argparse.Namespace, register: Callable[..., Any] | None) -> 
             initialTransform=nodes.get("initial_transform"),
             refineSteps=arguments.refine_steps,
             smoothness=arguments.smoothness,
+            inference=inference_settings(arguments),
             progress=make_progress(arguments.progress),
             register=register,
         )

@@ -23,12 +23,14 @@ import SimpleITK as sitk
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..image_checks import check_intensity_image
+from ..images_2d import check_any
+from ..planar import FlatPair, is_flat
 from .nodes import image_from_volume_node, transform_from_node
 from .results import (
     INVERSE_ROLE,
     TABLE,
     TRANSFORM,
+    VECTOR_VOLUME,
     VOLUME,
     Column,
     NewNodes,
@@ -44,6 +46,7 @@ from .segments import mask_from_node
 from .vtk_bridge import parents_of
 
 if TYPE_CHECKING:
+    from ..networks.settings import InferenceSettings
     from ..registration import RegistrationResult
 
 #: Role under which a transform node refers to the table about its registration.
@@ -102,6 +105,7 @@ def process(
     outputSummary: Any = True,
     backwardCheckpoint: Any = None,
     register: Callable[..., RegistrationResult] | None = None,
+    inference: InferenceSettings | None = None,
 ) -> ProcessResult:
     """Register the moving to the fixed volume and write what was asked for into the scene.
 
@@ -111,15 +115,17 @@ def process(
     Parameters
     ----------
     fixedNode, movingNode
-        Scalar volume nodes, also under linear transforms.
+        Scalar volume nodes, also under linear transforms; for methods in 2D, single slices of any orientation, scalar
+        or vector (RGB) volume nodes.
     outputTransform, outputInverseTransform
         ``vtkMRMLTransformNode``: fixed to moving (shows the moving volume on the fixed one), and moving to fixed.
     outputVolume, outputJacobian, outputRoundtrip
-        ``vtkMRMLScalarVolumeNode`` on the fixed grid: the warped moving volume, the Jacobian determinant, and the
-        round-trip error in mm (-1 where the point leaves the moving volume).
+        ``vtkMRMLScalarVolumeNode`` on the fixed grid: the warped moving volume (of colours a
+        ``vtkMRMLVectorVolumeNode``), the Jacobian determinant, and the round-trip error in mm (-1 where the point
+        leaves the moving volume).
     outputSummary
         ``vtkMRMLTableNode`` with the figures of the registration.
-    method, checkpoint, backwardCheckpoint, device, affine, refineSteps, smoothness, progress
+    method, checkpoint, backwardCheckpoint, device, affine, refineSteps, smoothness, inference, progress
         As in :func:`CycleRegLib.registration.register`.
     fixedMask, movingMask
         Segmentation, label map or volume nodes; of a segmentation all visible segments, or the one that
@@ -160,6 +166,7 @@ def process(
         "backward_checkpoint": backwardCheckpoint,
         "refine_steps": refineSteps,
         "smoothness": smoothness,
+        "inference": inference,
     }
     if register is None:
         from ..registration import register
@@ -232,7 +239,13 @@ class Job:
         if outputs["summary_table"] is True and hasattr(transform, "GetNodeReference"):
             # A run that overwrites its transform overwrites the table about it too.
             outputs["summary_table"] = transform.GetNodeReference(SUMMARY_ROLE) or True
-        return {what: new.node(output, _KINDS[what], names[what]) for what, output in outputs.items()}
+        kinds = _kinds(self.inputs["moving"])
+        return {what: new.node(output, kinds[what], names[what]) for what, output in outputs.items()}
+
+
+def _kinds(moving: sitk.Image) -> dict[str, str]:
+    """The node class of every output; colours stay colours."""
+    return {**_KINDS, "volume": VECTOR_VOLUME if moving.GetNumberOfComponentsPerPixel() > 1 else VOLUME}
 
 
 def prepare(
@@ -275,22 +288,26 @@ def prepare(
     given = [output for output in outputs.values() if hasattr(output, "GetID")]
     if len({output.GetID() for output in given}) < len(given):
         raise InputError("Two outputs are the same node. Choose a node of its own for each.")
-    for what, output in outputs.items():
-        check_output(
-            output, _KINDS[what], f"output {what.replace('_', ' ')}", (fixedNode, movingNode, fixedMask, movingMask)
-        )
     transform, inverse = (
         outputs[w] if hasattr(outputs[w], "GetID") else None for w in ("transform", "inverse_transform")
     )
+    inputs: dict[str, Any] = {}
+    for side, node, below in (("fixed", fixedNode, [inverse]), ("moving", movingNode, [transform])):
+        image = image_from_volume_node(node, f"{side} volume", below, colours=True)
+        inputs[side] = check_any(image, f'{side} volume "{node.GetName()}"')
+    if is_flat(inputs["fixed"]) or is_flat(inputs["moving"]):
+        FlatPair(inputs["fixed"], inputs["moving"])  # refuses a slice with a volume
+    kinds = _kinds(inputs["moving"])
+    for what, output in outputs.items():
+        check_output(
+            output, kinds[what], f"output {what.replace('_', ' ')}", (fixedNode, movingNode, fixedMask, movingMask)
+        )
     _refuse_feedback(fixedNode, "fixed volume", transform, "output transform")
     _refuse_feedback(movingNode, "moving volume", inverse, "output inverse transform")
-    inputs: dict[str, Any] = {}
-    for side, node, mask, segment, below in (
-        ("fixed", fixedNode, fixedMask, fixedMaskSegment, [inverse]),
-        ("moving", movingNode, movingMask, movingMaskSegment, [transform]),
+    for side, mask, segment, below in (
+        ("fixed", fixedMask, fixedMaskSegment, [inverse]),
+        ("moving", movingMask, movingMaskSegment, [transform]),
     ):
-        image = image_from_volume_node(node, f"{side} volume", below)
-        inputs[side] = check_intensity_image(image, f'{side} volume "{node.GetName()}"')
         if mask is not None:
             inputs[f"{side}_mask"] = mask_from_node(mask, Grid.of(inputs[side]), segment, f"{side} mask", below)
     if initialTransform is not None:

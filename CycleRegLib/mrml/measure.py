@@ -65,7 +65,7 @@ def evaluate(
     Parameters
     ----------
     fixedNode, movingNode
-        Scalar volume nodes.
+        Scalar volume nodes; or single slices, also vector (RGB) volume nodes.
     transformNode
         Any transform node; as a parent of the moving volume it would bring it onto the fixed one.
     fixedLandmarks, movingLandmarks
@@ -105,8 +105,8 @@ def evaluate(
     if inverseTransformNode is None and hasattr(transformNode, "GetNodeReference"):
         inverseTransformNode = transformNode.GetNodeReference(INVERSE_ROLE)
     below_fixed, below_moving = [inverseTransformNode], [transformNode]
-    fixed = image_from_volume_node(fixedNode, "fixed volume", below_fixed)
-    moving = image_from_volume_node(movingNode, "moving volume", below_moving)
+    fixed = image_from_volume_node(fixedNode, "fixed volume", below_fixed, colours=True)
+    moving = image_from_volume_node(movingNode, "moving volume", below_moving, colours=True)
     grid = Grid.of(fixed)
     given: dict[str, Any] = {}
     if inverseTransformNode is not None:

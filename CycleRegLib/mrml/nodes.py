@@ -39,7 +39,7 @@ _SAMPLED_POINTS = 2_000_000
 # ---------------------------------------------------------------------- volumes
 
 
-def grid_from_volume_node(node: Any, what: str = "volume", stop_at: Sequence[Any] = ()) -> Grid:
+def grid_from_volume_node(node: Any, what: str = "volume", stop_at: Sequence[Any] = (), colours: bool = False) -> Grid:
     """Where the voxels of a volume node lie in the world, its linear parent transforms included.
 
     Raises
@@ -47,7 +47,7 @@ def grid_from_volume_node(node: Any, what: str = "volume", stop_at: Sequence[Any
     InputError
         If the node holds no image, is under a non-linear transform, or a parent transform shears its grid.
     """
-    image_data = volume_data(node, what)
+    image_data = volume_data(node, what, colours)
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     index_to_world = parent_matrix(node, what, stop_at) @ flip_target(matrix_from_vtk(matrix))
@@ -77,7 +77,8 @@ def grid_of_matrix(matrix: np.ndarray, extent: Sequence[int], node: Any, what: s
     return Grid(tuple(size), tuple(spacing), tuple(origin), tuple(direction.ravel()))
 
 
-def volume_data(node: Any, what: str) -> Any:
+def volume_data(node: Any, what: str, colours: bool = False) -> Any:
+    """The ``vtkImageData`` of a volume node, of one value per voxel (with ``colours``, up to four)."""
     if node is None:
         raise InputError(f"No {what} is given. Choose one.")
     if not node.IsA("vtkMRMLVolumeNode"):
@@ -88,7 +89,7 @@ def volume_data(node: Any, what: str) -> Any:
     if image_data.GetScalarType() == vtk.VTK_BIT:
         raise InputError(f'The {what} "{node.GetName()}" is a bit image. Cast it first (Cast Scalar Volume module).')
     components = image_data.GetNumberOfScalarComponents()
-    if components != 1:
+    if components > (4 if colours else 1):
         raise InputError(
             f'The {what} "{node.GetName()}" has {components} values per voxel (colour, vectors or time points); '
             "a 3D grey volume is needed. Convert it first (Vector to Scalar Volume module, or extract one time point)."
@@ -96,11 +97,18 @@ def volume_data(node: Any, what: str) -> Any:
     return image_data
 
 
-def image_from_volume_node(node: Any, what: str = "volume", stop_at: Sequence[Any] = ()) -> sitk.Image:
-    """A scalar volume node as a SimpleITK image in world LPS, of the node's own scalar type.
+def image_from_volume_node(
+    node: Any, what: str = "volume", stop_at: Sequence[Any] = (), colours: bool = False
+) -> sitk.Image:
+    """A volume node as a SimpleITK image in world LPS, of the node's own scalar type.
 
     Linear parent transforms are folded into spacing, origin and direction.  Label maps pass too; a registration
     refuses them with the checks that every image goes through.
+
+    Parameters
+    ----------
+    colours
+        Take vector volumes (RGB, RGBA) too.
 
     Raises
     ------
@@ -108,7 +116,7 @@ def image_from_volume_node(node: Any, what: str = "volume", stop_at: Sequence[An
         If there is no node, it is no volume, holds no voxels or several values per voxel, is under a non-linear
         transform, or a parent transform shears its grid.
     """
-    grid = grid_from_volume_node(node, what, stop_at)
+    grid = grid_from_volume_node(node, what, stop_at, colours)
     return grid.image(array_of_image(node.GetImageData()))
 
 

@@ -30,8 +30,14 @@ from .vtk_bridge import (
 #: Node classes of the outputs; a subclass that means something else (a label map, a linear transform) is refused.
 TRANSFORM = "vtkMRMLTransformNode"
 VOLUME = "vtkMRMLScalarVolumeNode"
+VECTOR_VOLUME = "vtkMRMLVectorVolumeNode"
 TABLE = "vtkMRMLTableNode"
-_ACCEPTED = {TRANSFORM: (TRANSFORM, "vtkMRMLGridTransformNode"), VOLUME: (VOLUME,), TABLE: (TABLE,)}
+_ACCEPTED = {
+    TRANSFORM: (TRANSFORM, "vtkMRMLGridTransformNode"),
+    VOLUME: (VOLUME,),
+    VECTOR_VOLUME: (VECTOR_VOLUME,),
+    TABLE: (TABLE,),
+}
 
 #: Role under which a transform node refers to the transform in the other direction.
 INVERSE_ROLE = "CycleReg.InverseTransform"
@@ -61,7 +67,7 @@ def check_output(output: Any, kind: str, what: str, inputs: Iterable[Any]) -> No
     output
         A node; or True or a name for a new one, or None or False for none, which all pass.
     kind
-        ``TRANSFORM``, ``VOLUME`` or ``TABLE``.
+        ``TRANSFORM``, ``VOLUME``, ``VECTOR_VOLUME`` or ``TABLE``.
 
     Raises
     ------
@@ -157,9 +163,12 @@ def show_under(node: Any, transform_node: Any) -> None:
 
 
 def write_volume(node: Any, image: sitk.Image) -> None:
-    """Let a volume node hold a scalar image, in world coordinates; an existing node loses its parent transform."""
+    """Let a volume node hold a 3D image (a vector volume node one of colours), in world coordinates.
+
+    An existing node loses its parent transform.
+    """
     grid = Grid.of(image)
-    image_data = image_of_array(sitk.GetArrayViewFromImage(image))
+    image_data = image_of_array(sitk.GetArrayViewFromImage(image), image.GetNumberOfComponentsPerPixel())
     state = node.StartModify()
     node.SetAndObserveTransformNodeID(None)
     node.SetIJKToRASMatrix(matrix_to_vtk(flip_target(grid.index_to_world)))

@@ -14,11 +14,13 @@ import slicer
 import vtk
 
 from ..errors import InputError
-from ..images import read_image, read_transform, suffix_of
+from ..images import read_any_image, read_transform, suffix_of
+from ..images_2d import check_any
 from ..landmarks import LandmarkList, read_landmarks
 from ..outputs import OutputTransaction
+from ..planar import slice_image
 from ..segmentations import read_segmentation
-from .results import VOLUME, display_of, write_volume
+from .results import VECTOR_VOLUME, VOLUME, display_of, write_volume
 from .segments import fill_segmentation
 from .vtk_bridge import FLIP
 
@@ -75,9 +77,14 @@ def _name_of(path: Path, kind: str) -> str:
 
 
 def volume_node(image: sitk.Image, name: str) -> Any:
-    """A new scalar volume node with a SimpleITK image, shown with an automatic window."""
+    """A new volume node with a SimpleITK image, shown with an automatic window; a vector volume node of colours.
+
+    A 2D image lies in the plane z = 0, as Slicer itself loads it.
+    """
     scene = ensure_scene()
-    node = scene.AddNewNodeByClass(VOLUME, scene.GenerateUniqueName(name))
+    image = slice_image(image)
+    kind = VOLUME if image.GetNumberOfComponentsPerPixel() == 1 else VECTOR_VOLUME
+    node = scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
     write_volume(node, image)
     display_of(node).SetAutoWindowLevel(True)
     return node
@@ -99,16 +106,19 @@ def markups_node(landmarks: LandmarkList, name: str) -> Any:
 
 
 def load_volume(path: os.PathLike[str] | str, what: str = "image") -> Any:
-    """Load a 3D grey image (NRRD, NIfTI, MetaImage, DICOM folder) into the scene, float32.
+    """Load a 3D grey image (NRRD, NIfTI, MetaImage, DICOM folder) into the scene, float32; or, as it is, a picture
+    (also PNG, JPEG) or single slice, grey or RGB.
 
     It goes through the reader of the command line, with the same checks, so that every host refuses the same files.
 
     Raises
     ------
     InputError
-        See :func:`CycleRegLib.images.read_image`.
+        See :func:`CycleRegLib.images.read_any_image` and :func:`CycleRegLib.images_2d.check_any`.
     """
-    return volume_node(read_image(path, what), _name_of(Path(path), "volume"))
+    what = what if "image" in what else f"{what} image"
+    image = check_any(read_any_image(path, what), f"{what} {path}")
+    return volume_node(image, _name_of(Path(path), "volume"))
 
 
 def load_landmarks(path: os.PathLike[str] | str, what: str = "landmarks") -> Any:
@@ -141,12 +151,15 @@ def load_transform(path: os.PathLike[str] | str, what: str = "transform") -> Any
 def load_segmentation(path: os.PathLike[str] | str, what: str = "segmentation") -> Any:
     """Load a ``.seg.nrrd`` or a label image as a segmentation; overlapping segments, names and colours are kept.
 
+    A 2D label image lies in the plane z = 0.
+
     Raises
     ------
     InputError
         See :func:`CycleRegLib.segmentations.read_segmentation`.
     """
-    segmentation = read_segmentation(Path(path), what)
+    segmentation = read_segmentation(Path(path), what, flat=True)
+    segmentation = segmentation.with_layers([slice_image(layer) for layer in segmentation.to_label_images()])
     scene = ensure_scene()
     node = scene.AddNewNodeByClass(
         "vtkMRMLSegmentationNode", scene.GenerateUniqueName(_name_of(Path(path), "segmentation"))

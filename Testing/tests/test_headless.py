@@ -137,7 +137,7 @@ class TestFailures:
             (["--scene", "{out}/nowhere/s.mrb"], "does not exist"),
             (["--scene", "{out}/s.zip"], "suffix"),
             (["--report", "{out}/nowhere/r"], "does not exist"),
-            (["--output-volume", "{out}/w.jpg"], "suffix"),
+            (["--output-volume", "{out}/w.jpg"], "would be a picture"),
             (["--fixed-landmarks", "{fixed_landmarks}"], "--fixed-landmarks and --moving-landmarks"),
             (["--tumor-segment", "tumor"], "needs --fixed-segmentation"),
             (["--moving", "{fixed_landmarks}"], "not an image"),
