@@ -199,6 +199,23 @@ def test_how_many_images_are_taken_together_changes_nothing(monkeypatch: pytest.
         torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_lncc_between_keeps_one_gradient_for_each_image_that_needs_one(both: bool) -> None:
+    """Nothing else waits for the backward pass: memory is what training runs out of."""
+    a, b = torch.rand(2, 1, 8, 8, 8, requires_grad=True), torch.rand(2, 1, 8, 8, 8, requires_grad=both)
+    kept: list[int] = []
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        kept.append(x.numel())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        loss = lncc_between(a, b, 2, 1e-3)
+    assert sum(kept) <= (2 if both else 1) * a.numel() + 1
+    loss.backward()
+    assert a.grad.abs().max() > 0
+
+
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_lncc_of_16_bit_images_is_computed_in_float32(kind: torch.dtype) -> None:
     a, b = (torch.rand(1, 1, 9, 9, 9).to(kind).requires_grad_() for _ in range(2))

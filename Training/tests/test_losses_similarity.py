@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from scipy.ndimage import uniform_filter
 
 from cyclereg_training.losses import global_correlation, lncc, mean_squares, mind
+from CycleRegLib.errors import InputError
 
 
 def images(*shape: int, number: int = 2, **options: object) -> list[torch.Tensor]:
@@ -168,5 +169,5 @@ def test_mind_takes_channels_one_by_one_and_three_dimensions() -> None:
     a, b = images(1, 2, 6, 6, 6)
     alone = [float(mind(a[:, c : c + 1], b[:, c : c + 1])) for c in range(2)]
     assert float(mind(a, b)) == pytest.approx(np.mean(alone), abs=1e-12)
-    with pytest.raises(ValueError, match="3D"):
+    with pytest.raises(InputError, match="3D"):
         mind(a[..., 0], b[..., 0])

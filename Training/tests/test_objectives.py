@@ -25,7 +25,7 @@ from cyclereg_training.objectives import OBJECTIVES, Objective, Similarity, buil
 from cyclereg_training.objectives.multiscale import downsampled
 from cyclereg_training.objectives.vtn import default_similarity_weights
 from CycleRegLib.errors import InputError
-from CycleRegLib.methods import list_methods
+from CycleRegLib.methods import get_method, list_methods
 from CycleRegLib.networks.multiscale import GlobalFlow, area_mean
 from CycleRegLib.warp import warp
 
@@ -500,6 +500,10 @@ def test_images_without_any_label_cost_nothing() -> None:
         ("voxelmorph1", {"similarity": {"window": 8}}, "odd number of voxels"),
         ("kuang-refine", {"phases": {"refine": {}}}, "no phase 'refine'. Did you mean 'refinement'"),
         ("kuang-refine", {"phases": {"refinement": {"epoch": 1}}}, "Did you mean 'epochs'"),
+        ("kuang-refine", {"phases": {"network": {"epochs": 0}}}, "epochs of the phase 'network' are a positive whole"),
+        ("kuang-refine", {"phases": {"network": {"learning_rate": -1}}}, "learning rate of the phase 'network' is a"),
+        ("voxelmorph1", {"similarity": {"compatible": "yes"}}, "'compatible' is true or false, not 'yes'"),
+        ("vtn", {"similarity_weights": "high"}, "one number of 0 or more for each sub-network, not 'high'"),
         ("ms-dirnet", {"patch_size": 0}, "patch_size is a positive whole number"),
     ],
 )
@@ -518,12 +522,21 @@ def test_settings_of_the_stages_objective_reach_it() -> None:
     assert objective.stage.weights["smoothness"] == 0.02
 
 
-def test_images_of_two_sizes_or_missing_ones_are_refused() -> None:
-    objective, networks = build_objective("voxelmorph1"), {"forward": Shift(0, 0, 0)}
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [("voxelmorph1", Shift(0, 0, 0)), ("ms-dirnet", get_method("ms-dirnet").build_network(**TWO_SCALES))],
+)
+def test_images_of_two_sizes_or_missing_ones_are_refused(name: str, network: nn.Module) -> None:
+    objective, networks = build_objective(name), {"forward": network}
     with pytest.raises(InputError, match="bring all volumes to one grid"):
         objective(networks, {"moving": torch.zeros(1, 1, 8, 8, 8), "fixed": torch.zeros(1, 1, 8, 8, 9)})
     with pytest.raises(InputError, match="no fixed image; it holds moving"):
         objective(networks, {"moving": torch.zeros(1, 1, 8, 8, 8)})
+
+
+def test_what_else_a_batch_holds_is_left_alone() -> None:
+    batch = {**known_pair(8, 8, 8), "name": ["patient 7"]}
+    assert build_objective("voxelmorph1")({"forward": Shift(0, 0, 0)}, batch)["loss"].isfinite()
 
 
 def test_images_of_16_bits_and_whole_numbers_are_taken_in_float32() -> None:

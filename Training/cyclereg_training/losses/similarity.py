@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from CycleRegLib.errors import InputError
 from CycleRegLib.similarity import lncc_between, mind_ssc
 
 from .precision import single
@@ -78,10 +79,10 @@ def mind(warped: Tensor, fixed: Tensor, radius: int = 1, dilation: int = 2) -> T
 
     Raises
     ------
-    ValueError
+    InputError
         For 2D images, which have no such descriptors.
     """
     if warped.dim() != 5:
-        raise ValueError("MIND-SSC compares 3D images only")
+        raise InputError("MIND-SSC compares 3D images only; choose another similarity for 2D images.")
     a, b = (mind_ssc(single(x).flatten(0, 1).unsqueeze(1), radius, dilation) for x in (warped, fixed))
     return (a - b).square().mean()

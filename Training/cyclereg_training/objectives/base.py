@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from CycleRegLib.errors import InputError
@@ -59,6 +58,8 @@ class Similarity:
         refuse_unknown([self.kind], SIMILARITIES, "similarity")
         if type(self.window) is not int or self.window < 1 or self.window % 2 == 0:
             raise InputError(f"The window of LNCC is an odd number of voxels, such as 9, not {self.window!r}.")
+        if not isinstance(self.compatible, bool):
+            raise InputError(f"'compatible' is true or false, not {self.compatible!r}.")
 
     @classmethod
     def of(cls, settings: Similarity | str | Mapping[str, Any]) -> Similarity:
@@ -160,7 +161,7 @@ class Objective(ABC):
         """
         phase = phase or self.phases[0]
         weights = {**self.weights, **phase.weights}
-        batch = _checked_batch(batch)
+        batch = checked_batch(batch)
         terms, flows = self.terms(networks, batch, weights, phase)
         for name in EXTRAS:
             if weights[name]:
@@ -201,10 +202,22 @@ def _changed(phases: tuple[Phase, ...], changes: Mapping[str, Mapping[str, Any]]
     refuse_unknown(changes, [phase.name for phase in phases], "phase")
     for name, values in changes.items():
         refuse_unknown(values, ("epochs", "learning_rate"), f"setting of the phase '{name}':")
+        epochs, rate = values.get("epochs", 1), values.get("learning_rate", 1.0)
+        if type(epochs) is not int or epochs < 1:
+            raise InputError(f"The epochs of the phase '{name}' are a positive whole number, not {epochs!r}.")
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
+            raise InputError(f"The learning rate of the phase '{name}' is a positive number, not {rate!r}.")
     return tuple(replace(phase, **changes.get(phase.name, {})) for phase in phases)
 
 
-def _checked_batch(batch: Batch) -> dict[str, Tensor]:
+def checked_batch(batch: Batch) -> dict[str, Tensor]:
+    """Both images are there and of one shape; images and flows as float32, everything else as it is.
+
+    Raises
+    ------
+    InputError
+        If an image is missing, or their shapes differ.
+    """
     for name in ("moving", "fixed"):
         if name not in batch:
             raise InputError(f"The batch has no {name} image; it holds {', '.join(batch) or 'nothing'}.")
@@ -214,4 +227,5 @@ def _checked_batch(batch: Batch) -> dict[str, Tensor]:
             f"Moving and fixed image have shapes {tuple(moving.shape)} and {tuple(fixed.shape)}; bring all volumes to "
             "one grid first."
         )
-    return {name: value if "labels" in name else single(torch.as_tensor(value)) for name, value in batch.items()}
+    floats = ("moving", "fixed", "flow", "inverse_flow")
+    return {name: single(value) if name in floats else value for name, value in batch.items()}

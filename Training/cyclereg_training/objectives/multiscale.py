@@ -14,7 +14,7 @@ from CycleRegLib.errors import InputError
 from CycleRegLib.networks.multiscale import MultiscaleNetwork, area_mean
 from CycleRegLib.warp import index_positions, sample
 
-from .base import Batch, Flows, Objective, Terms, network_of
+from .base import Batch, Flows, Objective, Terms, checked_batch, network_of
 from .cyclemorph import CycleMorph
 from .phases import Networks, Phase
 from .voxelmorph import VoxelMorph
@@ -67,7 +67,7 @@ class Multiscale(Objective):
         self.patch_size, self.patches_per_pair = patch_size, patches_per_pair
 
     def __call__(self, networks: Networks, batch: Batch, phase: Phase | None = None) -> Terms:
-        phase = phase or self.phases[0]
+        phase, batch = phase or self.phases[0], checked_batch(batch)
         used = {name: getattr(network, f"{phase.name}_network") for name, network in networks.items()}
         whole = network_of(networks, "forward")
         if phase.name == "global":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -72,7 +73,15 @@ class VTN(Objective):
 
     def __init__(self, similarity_weights: Sequence[float] | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.similarity_weights = None if similarity_weights is None else [float(w) for w in similarity_weights]
+        if similarity_weights is not None and not (
+            isinstance(similarity_weights, (list, tuple))
+            and all(isinstance(w, (int, float)) and 0 <= w < math.inf for w in similarity_weights)
+        ):
+            raise InputError(
+                f"similarity_weights is a list of one number of 0 or more for each sub-network, not "
+                f"{similarity_weights!r}."
+            )
+        self.similarity_weights = similarity_weights
 
     def terms(
         self, networks: Networks, batch: Batch, weights: Mapping[str, float], phase: Phase
