@@ -189,6 +189,12 @@ class BatchFolder:
             (self.failures / f"{name}.json").unlink()
         self.drop(name)
 
+    def sweep(self) -> None:
+        """Remove what this run began and nobody is at work on any more."""
+        for entry in self.partial.iterdir():
+            if re.fullmatch(rf".*\.{self.run}-[0-9]+(-replaced)?", entry.name):
+                shutil.rmtree(entry, ignore_errors=True)
+
     def drop(self, name: str) -> None:
         """Remove what was begun for a pair and not finished."""
         for folder in self.begun(name):

@@ -167,6 +167,7 @@ class _Run:
 
     def _conclude(self, reason: str, must: bool) -> None:
         """Write the tables; ``must`` says whether a failure of that is to be told."""
+        self._job.folder.sweep()
         if not self._whole:
             return
         records = [
