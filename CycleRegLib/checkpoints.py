@@ -29,23 +29,11 @@ from .weights import State, as_weights, first_line, read_weights_file
 FORMAT_VERSION = "1"
 DIRECTIONS = ("forward", "backward")
 _NAMED = 3
-_PathLike = Union[str, Path]
+PathLike = Union[str, Path]
 
 # Published layouts of other architectures, so that a refusal can say what the file is.
 _OTHER_LAYOUTS = {
     "TransMorph": ("transformer.patch_embed.", "reg_head."),
-}
-
-# What the authors say about weights that they published as plain state dicts.  The brain scans' array axes run
-# to the left, down and to the front, which in (x, y, z) of a SimpleITK image is A, I, L.
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "cyclemorph-brain": {
-        "method": "cyclemorph",
-        "normalisation": "unit",
-        "grid": {"size": [224, 192, 160], "spacing": [1.0, 1.0, 1.0], "orientation": "AIL"},
-        "training": {"summary": "CycleMorph's authors, OASIS-3 T1 brains, affinely normalised and skull-stripped"},
-        "licence": "see the authors' repository",
-    }
 }
 
 
@@ -88,9 +76,9 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    path: _PathLike,
+    path: PathLike,
     method: str | None = None,
-    backward: _PathLike | None = None,
+    backward: PathLike | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Read and check weights.
@@ -145,7 +133,7 @@ def read_checkpoint(
 
 
 def write_checkpoint(
-    path: _PathLike,
+    path: PathLike,
     method: str,
     networks: Mapping[str, Mapping[str, torch.Tensor]],
     config: Mapping[str, Any] | None = None,
@@ -193,131 +181,6 @@ def write_checkpoint(
     with OutputTransaction() as out:
         safetensors.torch.save_file(flat, str(out.path(path)), metadata)
     return read_checkpoint(path, entry.id)
-
-
-def create(
-    path: _PathLike,
-    method: str,
-    config: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    both: bool = False,
-    normalisation: str | None = None,
-    grid: GridRule | Mapping[str, Any] | None = None,
-) -> Checkpoint:
-    """Write a checkpoint of untrained weights: where training starts, and for trying a method out or timing it.
-
-    Parameters
-    ----------
-    config
-        Arguments of the network, such as ``{"cascade": "ADD"}``; the method's defaults hold for the rest.
-    seed
-        Of the random initial weights.
-    both
-        A network for each direction, where one network does not give both already.
-
-    Raises
-    ------
-    InputError
-        As :func:`write_checkpoint`; if the method uses no network or cannot have the configuration.
-    """
-    entry = get_method(method)
-    config = dict(config or {})
-    entry.network_class()  # refuses a method without a network
-    states = {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for direction in DIRECTIONS[: 1 + both]:
-            try:
-                network = entry.build_network(**config)
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise InputError(f"The network of {entry.id} cannot be built so: {first_line(error)}.") from error
-            if both and network.both_directions:
-                raise InputError(f"One network of {entry.id} gives both directions; it has no second one.")
-            states[direction] = network.state_dict()
-    training = {"summary": f"none: random initial weights, seed {seed}"}
-    return write_checkpoint(path, entry.id, states, network.configuration, normalisation, grid, training)
-
-
-def convert(
-    source: _PathLike,
-    destination: _PathLike,
-    method: str | None = None,
-    backward: _PathLike | None = None,
-    published: str | None = None,
-    normalisation: str | None = None,
-    grid: GridRule | Mapping[str, Any] | None = None,
-    training: Mapping[str, Any] | None = None,
-    licence: str | None = None,
-    config: Mapping[str, Any] | None = None,
-) -> Checkpoint:
-    """Turn one or two plain state dicts (or rewrite a checkpoint) into one ``.safetensors`` file with metadata.
-
-    ``published`` names an entry of ``PUBLISHED``, whose facts hold where no other argument states them; what the
-    source states itself comes next.  The sources' names and SHA-256 sums are kept under ``training``.
-
-    Raises
-    ------
-    InputError
-        As :func:`read_checkpoint` and :func:`write_checkpoint`; for an unknown ``published``.
-    """
-    if published is not None and published not in PUBLISHED:
-        raise InputError(f"'{published}' names no published weights; known: {', '.join(PUBLISHED)}.")
-    facts = PUBLISHED.get(published or "", {})
-    if method and facts and method != facts["method"]:
-        raise InputError(f"The published weights {published} belong to {facts['method']}, not to {method}.")
-    read = read_checkpoint(source, method or facts.get("method"), backward, config)
-    files = [p for p in (read.path, read.backward_path) if p is not None]
-    summary = {**read.training, **facts.get("training", {}), **(training or {})}
-    summary.setdefault(
-        "converted_from", [{"file": f.name, "sha256": s} for f, s in zip(files, read.sha256.split(","))]
-    )  # fmt: skip
-    return write_checkpoint(
-        destination,
-        read.method,
-        read.networks,
-        read.config,
-        normalisation or facts.get("normalisation") or read.normalisation,
-        grid if grid is not None else facts.get("grid") or read.grid,
-        summary,
-        licence if licence is not None else facts.get("licence") or read.licence,
-    )
-
-
-def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a checkpoint is, in JSON types."""
-    entry = get_method(checkpoint.method)
-    parameters = {name: sum(v.numel() for v in state.values()) for name, state in checkpoint.networks.items()}
-    return {
-        "files": [str(p) for p in (checkpoint.path, checkpoint.backward_path) if p is not None],
-        "sha256": checkpoint.sha256.split(","),
-        "method": entry.id,
-        "title": entry.title,
-        "paper": entry.paper,
-        "networks": parameters,
-        "configuration": checkpoint.config,
-        "normalisation": checkpoint.normalisation,
-        "grid": checkpoint.grid.to_dict(),
-        "stated_by_file": bool(checkpoint.metadata),
-        "training": checkpoint.training,
-        "licence": checkpoint.licence,
-    }
-
-
-def describe_text(checkpoint: Checkpoint) -> str:
-    """What a checkpoint is, in lines for people."""
-    facts = describe(checkpoint)
-    assumed = "" if facts["stated_by_file"] else "  (assumed: a plain state dict does not say)"
-    rows = [("file", name) for name in facts["files"]]
-    rows += [("SHA-256", value) for value in facts["sha256"]]
-    rows += [("method", f"{facts['method']} ({facts['title']})"), ("paper", facts["paper"])]
-    rows += [(f"{name} network", f"{count:,} parameters") for name, count in facts["networks"].items()]
-    rows.append(("configuration", ", ".join(f"{k} {v}" for k, v in facts["configuration"].items())))
-    rows.append(("intensities", facts["normalisation"] + assumed))
-    rows.append(("grid", checkpoint.grid.describe() + ("" if facts["grid"] else assumed)))
-    rows += [(f"training: {k}", v if isinstance(v, str) else json.dumps(v)) for k, v in facts["training"].items()]
-    rows.append(("licence", facts["licence"] or "not stated"))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 # ---------------------------------------------------------------------- what a file is

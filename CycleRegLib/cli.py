@@ -210,6 +210,10 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--method", metavar="ID")
     convert.add_argument("--backward", metavar="FILE", help="weights of the second network")
     convert.add_argument(
+        "--local", metavar="FILE", help="local network of a multiscale method; SOURCE is the global one"
+    )
+    convert.add_argument("--local-backward", metavar="FILE", help="local network of the second direction")
+    convert.add_argument(
         "--published", metavar="NAME", help="a published checkpoint whose grid and intensities are known"
     )
     convert.add_argument("--normalisation", metavar="N", help="none, unit, max, percentile[:lo,hi] or window:lo,hi")

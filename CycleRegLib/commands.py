@@ -12,7 +12,9 @@ from typing import Any
 
 import SimpleITK as sitk
 
-from . import checkpoints
+from .checkpoint_making import convert, create
+from .checkpoint_text import describe, describe_text
+from .checkpoints import read_checkpoint
 from .devices import resolve_device
 from .errors import InputError
 from .evaluation import evaluate as evaluate_registration
@@ -275,13 +277,13 @@ def methods(arguments: argparse.Namespace) -> None:
 
 def checkpoint_info(arguments: argparse.Namespace) -> None:
     """``cyclereg checkpoint info FILE``."""
-    found = checkpoints.read_checkpoint(arguments.file)
-    print(json.dumps(checkpoints.describe(found), indent=2) if arguments.json else checkpoints.describe_text(found))
+    found = read_checkpoint(arguments.file)
+    print(json.dumps(describe(found), indent=2) if arguments.json else describe_text(found))
 
 
 def checkpoint_convert(arguments: argparse.Namespace) -> None:
     """``cyclereg checkpoint convert SOURCE OUTPUT``."""
-    for source in (arguments.source, arguments.backward):
+    for source in (arguments.source, arguments.backward, arguments.local, arguments.local_backward):
         if source is not None and os.path.realpath(source) == os.path.realpath(arguments.output):
             raise InputError(f"Cannot write {arguments.output}: it is the input. Give another name.")
     grid = {
@@ -293,7 +295,7 @@ def checkpoint_convert(arguments: argparse.Namespace) -> None:
         )
         if value is not None
     }
-    written = checkpoints.convert(
+    written = convert(
         arguments.source,
         arguments.output,
         method=arguments.method,
@@ -303,16 +305,17 @@ def checkpoint_convert(arguments: argparse.Namespace) -> None:
         grid=grid or None,
         licence=arguments.licence,
         config=_network_arguments(arguments.set),
+        local=None if arguments.local is None else (arguments.local, arguments.local_backward),
     )
-    print(checkpoints.describe_text(written))
+    print(describe_text(written))
 
 
 def checkpoint_create(arguments: argparse.Namespace) -> None:
     """``cyclereg checkpoint create METHOD OUTPUT``."""
-    written = checkpoints.create(
+    written = create(
         arguments.output, arguments.method, _network_arguments(arguments.set), arguments.seed, arguments.both
     )
-    print(checkpoints.describe_text(written))
+    print(describe_text(written))
 
 
 def _network_arguments(pairs: list[str]) -> dict[str, Any]:

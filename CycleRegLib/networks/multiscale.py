@@ -52,6 +52,7 @@ class MultiscaleNetwork(RegistrationNetwork):
         For another dimension, or a size that is none.
     """
 
+    PART = "cyclemorph"  # the method whose network both parts are
     stride = 1
     streams = True
 

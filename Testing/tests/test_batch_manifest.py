@@ -13,7 +13,7 @@ import pytest
 from batch_cases import blob, write_images, write_manifest
 from small_pair import refuse, write_dicom
 
-from CycleRegLib import checkpoints
+from CycleRegLib import checkpoint_making
 from CycleRegLib.batch import ManifestError, propose_manifest, read_manifest
 from CycleRegLib.batch.manifest import FILES, default_arguments, select
 from CycleRegLib.cli import build_parser, main
@@ -206,7 +206,7 @@ class TestProblems:
         assert words in found
 
     def test_a_checkpoint_of_another_method_is_found_once(self, folder):
-        checkpoints.create(folder / "w.safetensors", "cyclemorph")
+        checkpoint_making.create(folder / "w.safetensors", "cyclemorph")
         rows = [{"id": f"p{n}", "fixed": "0.nrrd", "moving": "1.nrrd", "checkpoint": "w.safetensors"} for n in range(3)]
         for row in rows:
             row["method"] = "cyclecnn"

@@ -17,15 +17,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from CycleRegLib.checkpoints import (
-    PUBLISHED,
-    convert,
-    create,
-    describe,
-    describe_text,
-    read_checkpoint,
-    write_checkpoint,
-)
+from CycleRegLib.checkpoint_making import PUBLISHED, convert, create
+from CycleRegLib.checkpoint_text import describe, describe_text
+from CycleRegLib.checkpoints import read_checkpoint, write_checkpoint
 from CycleRegLib.cli import main
 from CycleRegLib.errors import InputError
 from CycleRegLib.networks import CycleMorphUNet
@@ -419,3 +413,47 @@ class TestCreate:
         assert "in_channels 4" in capsys.readouterr().out
         assert main(["checkpoint", "create", "cyclemorph", str(path), "--set", "in_channels"]) == 2
         assert "--set takes NAME=VALUE" in capsys.readouterr().err
+
+
+class TestJoin:
+    """CycleMorph's global and local networks are trained one after the other, and come in files of their own."""
+
+    def files(self, folder: Path, names: str) -> dict[str, Path]:
+        made = {}
+        for seed, name in enumerate(names.split()):
+            made[name] = folder / f"{name}.pth"
+            torch.save(random_state(seed), made[name])
+        return made
+
+    def test_global_and_local_networks_of_both_directions(self, tmp_path: Path) -> None:
+        files = self.files(tmp_path, "global local global_back local_back")
+        output = tmp_path / "liver.safetensors"
+        arguments = ["checkpoint", "convert", str(files["global"]), str(output), "--method", "cyclemorph-multiscale"]
+        arguments += ["--local", str(files["local"]), "--backward", str(files["global_back"])]
+        arguments += ["--local-backward", str(files["local_back"]), "--set", "global_size=[null, 96, 96]"]
+        assert main(arguments) == 0
+        joined = read_checkpoint(output)
+        assert joined.method == "cyclemorph-multiscale"
+        assert joined.config["global_size"] == [None, 96, 96]
+        assert len(joined.training["converted_from"]) == 4
+        for direction, ending in (("forward", ""), ("backward", "_back")):
+            for part in ("global", "local"):
+                own = torch.load(files[f"{part}{ending}"])
+                held = {
+                    name.partition(".")[2]: value
+                    for name, value in joined.networks[direction].items()
+                    if name.startswith(f"{part}_network.")
+                }
+                assert same(own, held)
+
+    def test_what_does_not_belong_together(self, tmp_path: Path) -> None:
+        files = self.files(tmp_path, "global local back")
+        output = tmp_path / "x.safetensors"
+        with pytest.raises(InputError, match="give --method cyclemorph-multiscale or ms-dirnet"):
+            convert(files["global"], output, "cyclemorph", local=(files["local"], None))
+        with pytest.raises(InputError, match=r"for forward and backward, .* for forward\. Give both the same"):
+            convert(files["global"], output, "ms-dirnet", files["back"], local=(files["local"], None))
+        create(tmp_path / "other.safetensors", "inversenet")
+        with pytest.raises(InputError, match="inversenet, but both networks of ms-dirnet are those of cycle"):
+            convert(files["global"], output, "ms-dirnet", local=(tmp_path / "other.safetensors", None))
+        assert not output.exists()

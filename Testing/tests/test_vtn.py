@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 from torch import nn
 
-from CycleRegLib import checkpoints
+from CycleRegLib import checkpoint_making
 from CycleRegLib.checkpoints import read_checkpoint, write_checkpoint
 from CycleRegLib.errors import InputError
 from CycleRegLib.methods import get_method
@@ -514,7 +514,7 @@ class TestConfiguration:
         with pytest.raises(InputError, match=message):
             get_method("vtn").build_network(**arguments)
         with pytest.raises(InputError, match=message):
-            checkpoints.create(tmp_path / "a.safetensors", "vtn", arguments)
+            checkpoint_making.create(tmp_path / "a.safetensors", "vtn", arguments)
         assert not list(tmp_path.iterdir())
 
     def test_size_belongs_to_the_affine_subnetwork(self) -> None:
