@@ -24,6 +24,16 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
         ),
         (_("Similarity after"), _number(similarity.get("after"), 4), _("The same, after the registration.")),
         (
+            _("NMSE, before and after"),
+            _pair(summary.get("nmse")),
+            _("Normalised mean square error of the grey images, fixed against moving and warped; 0 is perfect."),
+        ),
+        (
+            _("SSIM, before and after"),
+            _pair(summary.get("ssim")),
+            _("Structural similarity of the grey images, fixed against moving and warped; 1 is perfect."),
+        ),
+        (
             _("Folding"),
             _number(summary.get("folding_percent"), 4, "%"),
             _("Voxels of the fixed grid where the Jacobian determinant of the transform is zero or negative."),
@@ -68,6 +78,13 @@ def _number(value: float | None, digits: int, unit: str = "") -> str:
     if value is None:
         return ""
     return f"{float(value):.{digits}f} {unit}".rstrip()
+
+
+def _pair(change: dict[str, float] | None) -> str:
+    """Two numbers of a summary's ``before`` and ``after``; "" when there are none."""
+    if not change:
+        return ""
+    return f"{_number(change.get('before'), 4)}, {_number(change.get('after'), 4)}"
 
 
 def _total(seconds: Any) -> float | None:

@@ -145,6 +145,17 @@ def add_volume(name: str, size: tuple[int, int, int] = (12, 11, 10)) -> Any:
     return node
 
 
+def add_colours(name: str, slices: int) -> Any:
+    import vtk
+
+    data = vtk.vtkImageData()
+    data.SetDimensions(12, 11, slices)
+    data.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 3)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", name)
+    node.SetAndObserveImageData(data)
+    return node
+
+
 def choose_pair(panel: Any) -> tuple[Any, Any]:
     fixed, moving = add_volume("Portal"), add_volume("Arterial")
     panel.ui.fixedSelector.setCurrentNode(fixed)
@@ -302,6 +313,44 @@ class TestChoices:
         panel.ui.outputTransformSelector.setCurrentNode(transform)
         panel.ui.outputInverseTransformSelector.setCurrentNode(transform)
         assert "same node" in panel.ui.applyButton.toolTip
+
+    def test_slices_volumes_and_colours_must_go_together(self, panel, tmp_path):
+        (tmp_path / "weights.pth").touch()
+        ui = panel.ui
+        ui.checkpointPathLineEdit.currentPath = str(tmp_path / "weights.pth")
+        one, other, volume = add_volume("One", (12, 11, 1)), add_volume("Other", (14, 1, 13)), add_volume("Volume")
+        ui.fixedSelector.setCurrentNode(one)
+        ui.movingSelector.setCurrentNode(volume)
+        assert "One of the volumes is a single slice" in ui.applyButton.toolTip
+        ui.movingSelector.setCurrentNode(other)
+        assert "Pair optimisation registers volumes, not single slices" in ui.applyButton.toolTip
+        assert "CycleMorph 2D" in ui.applyButton.toolTip
+        ui.methodComboBox.setCurrentIndex(ui.methodComboBox.findData("cyclemorph-2d"))
+        assert ui.applyButton.enabled, ui.applyButton.toolTip
+        ui.fixedSelector.setCurrentNode(add_volume("Second volume"))
+        ui.movingSelector.setCurrentNode(volume)
+        assert "CycleMorph 2D registers single slices, not volumes" in ui.applyButton.toolTip
+
+    def test_colours_can_be_selected(self, panel, tmp_path):
+        (tmp_path / "weights.pth").touch()
+        ui = panel.ui
+        ui.checkpointPathLineEdit.currentPath = str(tmp_path / "weights.pth")
+        ui.methodComboBox.setCurrentIndex(ui.methodComboBox.findData("cyclemorph-2d"))
+        colours = [add_colours(name, 1) for name in ("Neutral", "Happy")]
+        ui.fixedSelector.setCurrentNode(colours[0])
+        ui.movingSelector.setCurrentNode(colours[1])
+        assert ui.applyButton.enabled, ui.applyButton.toolTip
+        ui.outputVolumeSelector.setCurrentNode(add_volume("Grey", (12, 11, 1)))
+        assert "is a vector volume" in ui.applyButton.toolTip
+        ui.outputVolumeSelector.setCurrentNode(add_colours("Warped", 1))
+        assert ui.applyButton.enabled
+        ui.movingSelector.setCurrentNode(add_volume("Grey too", (12, 11, 1)))
+        assert "is a scalar volume" in ui.applyButton.toolTip
+        ui.methodComboBox.setCurrentIndex(ui.methodComboBox.findData("optimize"))
+        ui.outputVolumeSelector.setCurrentNode(None)
+        ui.fixedSelector.setCurrentNode(add_colours("Many slices", 9))
+        ui.movingSelector.setCurrentNode(add_volume("Volume"))
+        assert '"Many slices" is a colour volume' in ui.applyButton.toolTip
 
     def test_the_methods_are_the_librarys(self, panel):
         from CycleRegLib.methods import DEFAULT_METHOD, list_methods
@@ -758,3 +807,33 @@ def test_a_pair_is_registered_in_a_real_child_process(panel, tmp_path):
     assert point == pytest.approx((18.0, 0.0, 0.0), abs=1.5)
     assert {"Folding", "Round trip, mean", "Time", "Device", "Method"} <= set(results_shown(panel))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_colour_slices_are_registered_in_a_real_child_process(panel, tmp_path):
+    """From click to transform and warped colours, with weights that move by 3 and 2 pixels."""
+    from flat_cases import constant_checkpoint, picture
+
+    from CycleRegLib import mrml
+
+    (tmp_path / "weights").mkdir()
+    weights = constant_checkpoint(tmp_path / "weights", (-2.0, 3.0), (2.0, -3.0))
+    moving = picture((112, 96), (3.0, -2.0))
+    ui = panel.ui
+    ui.fixedSelector.setCurrentNode(mrml.volume_node(picture(), "Neutral"))
+    ui.movingSelector.setCurrentNode(mrml.volume_node(moving, "Happy"))
+    ui.methodComboBox.setCurrentIndex(ui.methodComboBox.findData("cyclemorph-2d"))
+    ui.affineComboBox.setCurrentIndex(ui.affineComboBox.findData("none"))
+    ui.checkpointPathLineEdit.currentPath = str(weights)
+    warped = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "Warped")
+    ui.outputVolumeSelector.setCurrentNode(warped)
+    panel.processFactory = None
+    ui.applyButton.click()
+    assert panel.running, ui.statusLabel.text
+    assert host.process_events_until(lambda: not panel.running, 120.0)
+    assert ui.statusLabel.text == "Done."
+    point = [0.0, 0.0, 0.0]
+    ui.outputTransformSelector.currentNode().GetTransformFromParent().TransformPoint((-20.0, -30.0, 0.0), point)
+    assert point == pytest.approx((-23.0, -28.0, 0.0), abs=1e-4)
+    found = sitk.GetArrayFromImage(mrml.image_from_volume_node(warped, colours=True))
+    np.testing.assert_array_equal(found[0, 2:], sitk.GetArrayFromImage(moving)[:88, 3:103])
+    assert {"NMSE, before and after", "SSIM, before and after"} <= set(results_shown(panel))
