@@ -18,9 +18,10 @@ from geometries import random_grid, random_image
 from network_cases import lively_network
 from scipy.ndimage import map_coordinates
 
-from CycleRegLib import storage
+from CycleRegLib import deformation, storage
 from CycleRegLib.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
-from CycleRegLib.errors import Cancelled, CycleRegWarning, InputError
+from CycleRegLib.deformation import Deformation
+from CycleRegLib.errors import Cancelled, CycleRegWarning, InputError, OutOfMemoryError
 from CycleRegLib.geometry import Grid
 from CycleRegLib.methods import get_method
 from CycleRegLib.networks import CycleMorphUNet, MultiscaleNetwork
@@ -29,6 +30,7 @@ from CycleRegLib.networks.multiscale import CPU_BATCH, GlobalFlow, area_mean, ba
 from CycleRegLib.networks.patches import lay_patches
 from CycleRegLib.networks.preparation import GridRule
 from CycleRegLib.networks.settings import InferenceSettings
+from CycleRegLib.optimize import Settings
 from CycleRegLib.warp import warp
 
 State = dict[str, torch.Tensor]
@@ -414,10 +416,50 @@ class TestFields:
         assert np.abs(forward.vectors - [3.5, 0.0, 0.0]).max() < 1e-4
 
 
+class TestFallbacks:
+    """Memory that ends beyond what fewer patches at a time can mend."""
+
+    @staticmethod
+    def run(monkeypatch: pytest.MonkeyPatch, device: str, enough: int) -> list[tuple[str, int | None]]:
+        """The attempts that are made, by device and limit of voxels, until the ``enough``-th goes well."""
+        image = random_image(random_grid(5, low=20, high=24), 1)
+        attempts: list[tuple[str, int | None]] = []
+
+        def scarce(weights, fixed, moving, matrix, where, progress, max_voxels, settings, masks):
+            attempts.append((str(where), max_voxels))
+            if len(attempts) < enough:
+                raise RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)")
+            return "forward", "backward"
+
+        monkeypatch.setattr(deformation, "predict_fields", scarce)
+        job = Deformation(
+            image, image, None, None, np.eye(4), None, get_method("ms-dirnet"), checkpoint_of({}), 0, Settings()
+        )  # fmt: skip
+        assert job.run_with_fallbacks(torch.device(device), lambda *_: None)[:2] == ("forward", "backward")
+        assert str(job.device_used) == attempts[-1][0]
+        return attempts
+
+    def test_networks_go_to_the_cpu_before_anything_is_made_coarser(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.warns(CycleRegWarning, match="Memory ran out on mps; trying again on cpu"):
+            assert self.run(monkeypatch, "mps", 2) == [("mps", None), ("cpu", None)]
+
+    def test_then_they_see_fewer_voxels(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.warns(CycleRegWarning, match="trying again with 25% of the voxels"):
+            attempts = self.run(monkeypatch, "mps", 3)
+        voxels = np.prod(random_grid(5, low=20, high=24).size)
+        assert attempts == [("mps", None), ("cpu", None), ("cpu", int(voxels / 4))]
+        with pytest.warns(CycleRegWarning):
+            assert self.run(monkeypatch, "cpu", 2) == [("cpu", None), ("cpu", int(voxels / 4))]
+
+    def test_then_there_is_one_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.warns(CycleRegWarning), pytest.raises(OutOfMemoryError, match="every device and resolution"):
+            self.run(monkeypatch, "cpu", 9)
+
+
 MEASURED = """
     import resource, sys
     import torch
-    from CycleRegLib import storage
+    from CycleRegLib import deformation, storage
     from CycleRegLib.networks.multiscale import MultiscaleNetwork
     from CycleRegLib.networks.settings import InferenceSettings
 
