@@ -5,8 +5,8 @@
 >>> sitk.WriteImage(result.warped, "arterial_on_portal.nrrd")                      # doctest: +SKIP
 
 Layers, lowest first: ``errors``, ``geometry``; ``warp``, ``fields``; ``images``, ``outputs``; ``similarity``,
-``affine``, ``working_grid``, ``optimize``; ``networks``, ``checkpoints``, ``methods``; ``registration``;
-``landmarks``, ``segmentations``, ``measures``, ``tumor``, ``evaluation``; ``pictures``, ``report``; ``batch``; ``cli``.
+``affine``, ``working_grid``, ``optimize``; ``networks``, ``checkpoints``, ``methods``; ``planar``, ``images_2d``;
+``registration``; ``landmarks``, ``segmentations``, ``measures``, ``tumor``, ``evaluation``; ``pictures``, ``report``; ``batch``; ``cli``.
 ``phantom`` makes the sample data.  Only ``mrml`` imports slicer and vtk.
 """
 
@@ -30,6 +30,7 @@ _PUBLIC = {
     "DisplacementField": "fields",
     "Grid": "geometry",
     "read_image": "images",
+    "read_image_2d": "images_2d",
     "read_transform": "images",
     "read_landmarks": "landmarks",
     "read_segmentation": "segmentations",

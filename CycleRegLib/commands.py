@@ -253,7 +253,7 @@ def read_known(arguments: argparse.Namespace, flat: bool = False) -> dict[str, A
     for side in ("fixed", "moving"):
         path = _at_home(getattr(arguments, f"{side}_landmarks"))
         if path is not None:
-            known[f"{side}_landmarks"] = read_landmarks(path)
+            known[f"{side}_landmarks"] = read_landmarks(path, flat)
         path = _at_home(getattr(arguments, f"{side}_segmentation"))
         if path is not None:
             known[f"{side}_segmentation"] = read_segmentation(path, flat=flat)

@@ -9,7 +9,8 @@
     Slicer 3 file RAS, as in Slicer.
 ``.csv`` / ``.tsv`` / ``.txt``
     ``label,x,y,z`` or ``x,y,z`` in LPS mm; comma, semicolon or tab; a header row is optional.  Header columns
-    ``r,a,s`` or ``l,p,s`` (Slicer's table export) say the coordinate system.
+    ``r,a,s`` or ``l,p,s`` (Slicer's table export) say the coordinate system.  Of pictures a header ``label,x,y`` or
+    ``x,y`` is enough.
 """
 
 from __future__ import annotations
@@ -45,8 +46,10 @@ _FCSV_DEFINED = "2"
 Parsed = tuple[list[str], list[np.ndarray], list[str]]
 
 
-def parse_landmarks(text: str, path: Path) -> Parsed:
+def parse_landmarks(text: str, path: Path, flat: bool = False) -> Parsed:
     """Labels, points and descriptions from a file's text; ``path`` gives the format and names the file in errors.
+
+    With ``flat``, tables of x and y alone lie in the plane z = 0.
 
     Raises
     ------
@@ -60,7 +63,7 @@ def parse_landmarks(text: str, path: Path) -> Parsed:
         if name.endswith(".fcsv"):
             return _parse_fcsv(text, path)
         if name.endswith((".csv", ".tsv", ".txt")):
-            return _parse_csv(text, path)
+            return _parse_csv(text, path, flat)
     except csv.Error as error:
         raise InputError(f"{path} is not a table of landmarks: {error}.") from None
     raise InputError(f"{path.name} is no landmark file that CycleReg knows; give a .mrk.json, .fcsv or .csv file.")
@@ -185,7 +188,7 @@ def _parse_fcsv(text: str, path: Path) -> Parsed:
     return labels, points, descriptions
 
 
-def _parse_csv(text: str, path: Path) -> Parsed:
+def _parse_csv(text: str, path: Path, flat: bool) -> Parsed:
     sample = next((s for s in text.splitlines() if s.strip() and not s.lstrip().startswith("#")), "")
     delimiter = max("\t;,", key=sample.count)
     rows = _rows(text, delimiter)
@@ -193,7 +196,8 @@ def _parse_csv(text: str, path: Path) -> Parsed:
         return [], [], []
     factors = TO_LPS["LPS"]
     names = [cell.lower() for cell in rows[0][1]]
-    system = next((s for s in ("xyz", "lps", "ras") if set(s) <= set(names)), None)
+    systems = ("xyz", "lps", "ras", *(["xy"] if flat else []))
+    system = next((s for s in systems if set(s) <= set(names)), None)
     if system is not None:
         rows = rows[1:]
         columns = {c: names.index(c) for c in system}
@@ -218,7 +222,8 @@ def _parse_csv(text: str, path: Path) -> Parsed:
 
         if cell(optional.get("defined")) == "0":
             continue
-        points.append(np.array([_number(cells, i, c, line, path) for c, i in columns.items()]) * factors)
+        numbers = [_number(cells, i, c, line, path) for c, i in columns.items()]
+        points.append(np.array((numbers + [0.0])[:3]) * factors)
         labels.append(cell(label_column))
         descriptions.append(cell(optional.get("description")))
     return labels, points, descriptions

@@ -68,8 +68,13 @@ class LandmarkList:
             raise KeyError(label) from None
 
 
-def read_landmarks(path: str | Path) -> LandmarkList:
+def read_landmarks(path: str | Path, flat: bool = False) -> LandmarkList:
     """Read a landmark file (``.mrk.json``, ``.fcsv``, ``.csv``) into LPS mm.
+
+    Parameters
+    ----------
+    flat
+        Take tables of x and y alone, as points of a picture (z = 0).
 
     Raises
     ------
@@ -87,7 +92,7 @@ def read_landmarks(path: str | Path) -> LandmarkList:
         raise InputError(f"{path} is not a text file in UTF-8, so it is no landmark list.") from None
     except OSError as error:
         raise InputError(f"The landmark file {path} cannot be read: {error.strerror}.") from None
-    labels, points, descriptions = parse_landmarks(text, path)
+    labels, points, descriptions = parse_landmarks(text, path, flat)
     if not labels:
         raise InputError(f"{path} holds no landmark with a defined position.")
     return LandmarkList(labels, np.array(points), descriptions if any(descriptions) else None)

@@ -153,18 +153,19 @@ class FlatPair:
 
     def __init__(self, fixed: sitk.Image, moving: sitk.Image) -> None:
         dimensions = {"fixed": fixed.GetDimension(), "moving": moving.GetDimension()}
+        for side, image in zip(SIDES, (fixed, moving)):
+            if not is_flat(image):
+                raise InputError(
+                    f"The {side} image is a volume of {'x'.join(map(str, image.GetSize()))} voxels but the "
+                    f"{_OTHER[side]} image is {'2D' if 2 in dimensions.values() else 'a single slice'}. "
+                    "Give two volumes, or one slice of each."
+                )
         if dimensions["fixed"] != dimensions["moving"]:
             flat = next(side for side in SIDES if dimensions[side] == 2)
             raise InputError(
                 f"The {flat} image is 2D but the {_OTHER[flat]} image is a slice of a volume, which lies in space. "
                 "Save both as 2D images (PNG, or NRRD of two dimensions), or both as volumes of one slice."
             )
-        for side, image in zip(SIDES, (fixed, moving)):
-            if not is_flat(image):
-                raise InputError(
-                    f"The {side} image is a volume of {'x'.join(map(str, image.GetSize()))} voxels but the "
-                    f"{_OTHER[side]} image is a single slice. Give two volumes, or one slice of each."
-                )
         self.dimension = fixed.GetDimension()
         grids = {side: slice_grid(Grid.of(image)) for side, image in zip(SIDES, (fixed, moving))}
         planes = _planes(grids["fixed"], grids["moving"])

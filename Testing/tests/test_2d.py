@@ -268,8 +268,10 @@ class TestFigures:
         points = np.array([[40.0, 40.0], [60.0, 50.0], [45.0, 55.0]])
         mapped = np.array([transform.TransformPoint(p) for p in points.tolist()])
         for name, values in (("f.csv", points), ("m.csv", mapped + [0.3, 0.4])):
-            rows = "\n".join(f"p{i},{x},{y},0" for i, (x, y) in enumerate(values))
-            (tmp_path / name).write_text(f"label,x,y,z\n{rows}\n")
+            rows = "\n".join(f"p{i},{x},{y}" for i, (x, y) in enumerate(values))
+            (tmp_path / name).write_text(f"label,x,y\n{rows}\n")
+        with pytest.raises(InputError, match="is not a number"):  # of a volume x and y are too little
+            CycleRegLib.read_landmarks(tmp_path / "f.csv")
         arguments = ["evaluate", "--fixed", paths["fixed.png"], "--moving", paths["moving.png"]]
         arguments += ["--transform", paths["t.mha"], "--inverse-transform", paths["ti.h5"]]
         arguments += ["--fixed-segmentation", paths["f.png"], "--moving-segmentation", paths["m.png"]]
