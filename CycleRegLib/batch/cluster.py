@@ -232,7 +232,8 @@ class _Dispatcher:
             return None  # pairs that only waited on a worker that died are no suspects
         if isinstance(error, KilledWorker):
             return given_up(spec.id, self._job, max(attempts, self._returned[spec.id]))
-        record = failed_record(spec.id, f"A worker could not run it: {type(error).__name__}: {error}", attempts)
+        reason = str(error) if isinstance(error, CycleRegError) else f"{type(error).__name__}: {error}"
+        record = failed_record(spec.id, f"A worker could not run it. {reason}", attempts)
         return _recorded(record, self._job)
 
     def _lost(self) -> CycleRegError:
@@ -309,6 +310,11 @@ def run_pair(spec: PairSpec, job: Job, identity: Identity | None, local: bool) -
     from .pair import MOST_ATTEMPTS, Computed, Loaded, Outcome
 
     with _ONE_AT_A_TIME:
+        if not job.folder.partial.is_dir():
+            raise InputError(
+                f"The worker on {socket.gethostname()} does not see the folder {job.output}. All workers need the same "
+                "paths: give folders of a shared file system."
+            )
         attempt = len(job.folder.begun(spec.id, job.run)) + 1
         if attempt > MOST_ATTEMPTS:
             return given_up(spec.id, job, attempt - 1)

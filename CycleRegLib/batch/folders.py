@@ -90,8 +90,10 @@ class BatchFolder:
             return False
         return isinstance(content, dict) and "cyclereg_batch" in content
 
-    def open(self, specs: Sequence[PairSpec]) -> None:
+    def open(self, specs: Sequence[PairSpec], whole: bool = True) -> None:
         """Write the manifest into the folder, and make the folders in it.
+
+        A run of some pairs (not ``whole``) leaves a manifest that is there as it is.
 
         Raises
         ------
@@ -100,8 +102,9 @@ class BatchFolder:
         """
         content = {"cyclereg_batch": _FORMAT, "cyclereg": __version__, "pairs": [spec.to_dict() for spec in specs]}
         try:
-            with OutputTransaction() as out:
-                write_json(content, out.path(self.path / "manifest.json"))
+            if whole or not (self.path / "manifest.json").exists():
+                with OutputTransaction() as out:
+                    write_json(content, out.path(self.path / "manifest.json"))
             for folder in (self.pairs, self.partial, self.failures):
                 folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -145,7 +148,7 @@ class BatchFolder:
     def begin(self, name: str, attempt: int = 1) -> Path:
         """A new hidden folder for a pair that is computed from now on, by this process."""
         folder = self.partial / f"{name}.{self.run}-{attempt}"
-        folder.mkdir(parents=True)
+        folder.mkdir()
         write_json({"host": socket.gethostname(), "pid": os.getpid()}, folder / _BEGUN)
         return folder
 

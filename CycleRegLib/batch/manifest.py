@@ -10,20 +10,18 @@ rows, and rows and columns that begin with ``#``, are comments.
 from __future__ import annotations
 
 import argparse
-import csv
 import difflib
 import functools
-import io
-import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Union
 
 from ..cli import OneLineParser, add_measure_arguments, add_pair_arguments
 from ..errors import InputError
+from .manifest_table import DecimalCell, Table, read_table, table_of
 
 #: Columns that name a file (of the images also a folder); everything else is an option.
 FILES = (
@@ -120,7 +118,13 @@ def default_arguments() -> dict[str, Any]:
     return vars(_parser().parse_args([]))
 
 
-def read_manifest(source: Source, defaults: Mapping[str, Any] | None = None, local: bool = True) -> list[PairSpec]:
+def read_manifest(
+    source: Source,
+    defaults: Mapping[str, Any] | None = None,
+    local: bool = True,
+    pairs: str | None = None,
+    ids: str | None = None,
+) -> list[PairSpec]:
     """The pairs of a manifest, in its order, checked as far as can be without reading images.
 
     Parameters
@@ -131,6 +135,9 @@ def read_manifest(source: Source, defaults: Mapping[str, Any] | None = None, loc
         Values for empty cells and missing columns, by column; paths relative to the working folder.
     local
         Whether the pairs run on this machine, so that their ``device`` has to be here.
+    pairs, ids
+        Only some of them: ``A`` or ``A:B``, counted from 1, both included; ids separated by commas.  Only their files
+        are looked for.
 
     Raises
     ------
@@ -138,144 +145,50 @@ def read_manifest(source: Source, defaults: Mapping[str, Any] | None = None, loc
         For unknown columns, missing files, values that cannot be, ids that are unsafe as folder names or given twice,
         options that do not go together, checkpoints that cannot be used; names row and column of each.
     InputError
-        If the file cannot be read, or ``defaults`` are wrong.
+        If the file cannot be read, ``defaults`` are wrong, or there are no such pairs.
     """
     values = _checked_defaults(defaults or {}, local)
+    columns = ["id", *values]
     if isinstance(source, (str, os.PathLike)):
         path = Path(source).expanduser()
-        rows, problems, word = _rows_of(path)
-        where, base = f"The manifest {path}", path.parent
+        table, where, base = read_table(path, columns), f"The manifest {path}", path.parent
     else:
-        rows, problems, word = _rows_from_mappings(source)
-        where, base = "The manifest", Path()
-    checker = _Checker(base, values, local, word, problems)
-    specs = [spec for spec in (checker.pair(number, cells) for number, cells in rows) if spec is not None]
-    if not rows and not checker.problems:
+        table, where, base = table_of(source, columns), "The manifest", Path()
+    if not table.rows and not table.problems:
         raise InputError(f"{where} holds no pair. Give one row per pair, with the columns id, fixed and moving.")
+    checker = _Checker(base, values, local, table)
+    chosen = _chosen([(row, checker.name(row, cells), cells) for row, cells in table.rows], pairs, ids)
+    specs = [spec for spec in (checker.pair(*row) for row in chosen) if spec is not None]
     checker.check_checkpoints(specs)
     if checker.problems:
         raise ManifestError(where, checker.problems)
     return specs
 
 
-def select(specs: Sequence[PairSpec], pairs: str | None = None, ids: str | None = None) -> list[PairSpec]:
-    """Some of a manifest's pairs: ``pairs`` is ``A`` or ``A:B``, counted from 1, both included; ``ids`` is ``a,b``.
+_Named = tuple[int, str, Mapping[str, Any]]
 
-    Raises
-    ------
-    InputError
-        If there are no such pairs.
-    """
-    chosen = list(specs)
+
+def _chosen(rows: list[_Named], pairs: str | None, ids: str | None) -> list[_Named]:
+    """The rows (number, id, cells) that are asked for."""
+    chosen = rows
     if pairs is not None:
         match = re.fullmatch(r"([0-9]+)(?::([0-9]+))?", pairs.strip())
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= first <= last:
             raise InputError(f"Pairs are chosen as 3 or 1:100, counted from 1, not as '{pairs}'.")
-        if first > len(specs):
-            raise InputError(f"There is no pair {first}: the manifest has {len(specs)}.")
+        if first > len(rows):
+            raise InputError(f"There is no pair {first}: the manifest has {len(rows)}.")
         chosen = chosen[first - 1 : last]
     if ids is not None:
         wanted = [name.strip() for name in ids.split(",") if name.strip()]
-        known = {spec.id for spec in specs}
+        known = {name for _, name, _ in rows}
         missing = [name for name in wanted if name not in known]
         if missing or not wanted:
             raise InputError(f"The manifest has no pair with the id '{missing[0] if missing else ids}'.")
-        chosen = [spec for spec in chosen if spec.id in wanted]
+        chosen = [row for row in chosen if row[1] in wanted]
         if not chosen:
             raise InputError("None of the pairs chosen by their number has one of the ids.")
     return chosen
-
-
-# ---------------------------------------------------------------------- reading tables
-
-# (row as messages count it, column -> cell), problems of the table as a whole, what a row is called
-_Rows = tuple[list[tuple[int, dict[str, Any]]], list[str], str]
-
-
-def _rows_of(path: Path) -> _Rows:
-    if not path.is_file():
-        what = "is a folder; to get a manifest for it, use --make-manifest" if path.is_dir() else "does not exist"
-        raise InputError(f"The manifest {path} {what}.")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"The manifest {path} cannot be read: {error.strerror}.") from error
-    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise InputError(f"The manifest {path} is a spreadsheet. Save it as CSV (UTF-8) and give that file.")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"The manifest {path} is not text in UTF-8. Save it as CSV UTF-8.") from error
-    if path.suffix.lower() == ".json" or text.lstrip().startswith(("[", "{")):
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"The manifest {path} is no JSON: {error.msg}, line {error.lineno}.") from error
-        if isinstance(content, dict):
-            content = content.get("pairs")
-        if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-            raise InputError(f"The manifest {path} is no list of objects, and no object with such a list as 'pairs'.")
-        return _rows_from_mappings(content)
-    return _rows_of_table(text, path)
-
-
-def _rows_of_table(text: str, path: Path) -> _Rows:
-    start = next((line for line in text.splitlines() if line.strip() and not line.lstrip(' "').startswith("#")), "")
-    delimiter = max(",;\t", key=start.count)
-    try:
-        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        raise InputError(f"The manifest {path} is not a table that can be read: {error}.") from error
-    rows = [(number, [cell.strip() for cell in cells]) for number, cells in enumerate(table, start=1)]
-    rows = [(number, cells) for number, cells in rows if any(cells) and not cells[0].startswith("#")]
-    if not rows:
-        return [], [], "row"
-    (head, titles), body = rows[0], rows[1:]
-    problems: list[str] = []
-    columns = [_column(title, f"row {head}", problems) if title else None for title in titles]
-    _report_columns([c for c in columns if c], f"row {head}", problems)
-    found = []
-    for number, cells in body:
-        beyond = [cell for i, cell in enumerate(cells) if cell and (i >= len(titles) or not titles[i])]
-        if beyond:
-            problems.append(f"Row {number}: {beyond[0]!r} stands in a column without a title.")
-        found.append((number, {column: cell for column, cell in zip(columns, cells) if column and cell}))
-    if delimiter == ";":
-        found = [(number, {c: _Decimal(cell) for c, cell in cells.items()}) for number, cells in found]
-    return found, problems, "row"
-
-
-class _Decimal(str):
-    """A cell of a table with semicolons, in which numbers may have a decimal comma."""
-
-
-def _rows_from_mappings(content: Iterable[Mapping[str, Any]]) -> _Rows:
-    problems: list[str] = []
-    found = []
-    for number, row in enumerate(content, start=1):
-        cells = {_column(str(key), f"pair {number}", problems): value for key, value in row.items()}
-        found.append((number, {column: value for column, value in cells.items() if column and value not in (None, "")}))
-    return found, problems, "pair"
-
-
-def _column(title: str, where: str, problems: list[str]) -> str | None:
-    """The column that a title names; None for a comment or an unknown one."""
-    if title.startswith("#"):
-        return None
-    name = re.sub(r"[\s-]+", "_", title.strip().lower().lstrip("-"))
-    known = ["id", *default_arguments()]
-    if name in known:
-        return name
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f" Did you mean '{near[0]}'?" if near else f" Columns are {', '.join(known)}."
-    problems.append(f"{where[:1].upper()}{where[1:]}: there is no column '{title}'.{hint}")
-    return None
-
-
-def _report_columns(columns: list[str], where: str, problems: list[str]) -> None:
-    for name in sorted({name for name in columns if columns.count(name) > 1}):
-        problems.append(f"{where[:1].upper()}{where[1:]}: the column '{name}' is there twice.")
 
 
 # ---------------------------------------------------------------------- checking rows
@@ -309,7 +222,7 @@ def _value(name: str, cell: Any) -> Any:
     try:
         return getattr(_parser().parse_args([f"{option}={text}"]), name)
     except _BadCell:
-        if not isinstance(cell, _Decimal) or not isinstance(usual, float):
+        if not isinstance(cell, DecimalCell) or not isinstance(usual, float):
             raise
         return getattr(_parser().parse_args([f"{option}={text.replace(',', '.')}"]), name)
 
@@ -359,9 +272,9 @@ def check_value(name: str, value: Any, local: bool) -> None:
 class _Checker:
     """Turns rows into pairs and collects what is wrong with them."""
 
-    def __init__(self, base: Path, values: Mapping[str, Any], local: bool, word: str, problems: list[str]) -> None:
-        self.problems = problems
-        self._base, self._values, self._local, self._word = base, values, local, word
+    def __init__(self, base: Path, values: Mapping[str, Any], local: bool, table: Table) -> None:
+        self.problems = table.problems
+        self._base, self._values, self._local, self._word = base, values, local, table.word
         self._seen: dict[str, int] = {}
         self._checked: dict[tuple[str, Any], Any] = {}
 
@@ -369,10 +282,28 @@ class _Checker:
         end = "" if text.endswith((".", "?")) else "."
         self.problems.append(f"{self._word.capitalize()} {row}, column {column}: {text}{end}")
 
-    def pair(self, row: int, cells: Mapping[str, Any]) -> PairSpec | None:
-        """The pair of a row; None where it has a mistake."""
+    def name(self, row: int, cells: Mapping[str, Any]) -> str:
+        """The id of a row."""
+        name = str(cells.get("id", "")).strip()
+        if not name:
+            self._add(row, "id", "every pair needs an id")
+        elif len(name) > _LONGEST_ID or not _ID.fullmatch(name) or _RESERVED.fullmatch(name):
+            self._add(
+                row,
+                "id",
+                f"'{name[:40]}' cannot name a folder; use letters, digits, '.', '_' and '-', at most {_LONGEST_ID}, "
+                "with no dot at either end",
+            )
+        elif name.lower() in self._seen:
+            # Folders whose names differ in capitals only are one and the same on many disks.
+            self._add(row, "id", f"'{name}' is the id of {self._word} {self._seen[name.lower()]} already")
+        else:
+            self._seen[name.lower()] = row
+        return name
+
+    def pair(self, row: int, name: str, cells: Mapping[str, Any]) -> PairSpec | None:
+        """The pair of a row; None where its other columns have a mistake."""
         before = len(self.problems)
-        name = self._id(row, str(cells.get("id", "")).strip())
         arguments = dict(self._values)
         for column, cell in cells.items():
             if column != "id":
@@ -401,23 +332,6 @@ class _Checker:
         if isinstance(self._checked[key], Exception):
             raise self._checked[key]
         return self._checked[key]
-
-    def _id(self, row: int, name: str) -> str:
-        if not name:
-            self._add(row, "id", "every pair needs an id")
-        elif len(name) > _LONGEST_ID or not _ID.fullmatch(name) or _RESERVED.fullmatch(name):
-            self._add(
-                row,
-                "id",
-                f"'{name[:40]}' cannot name a folder; use letters, digits, '.', '_' and '-', at most {_LONGEST_ID}, "
-                "with no dot at either end",
-            )
-        elif name.lower() in self._seen:
-            # Folders whose names differ in capitals only are one and the same on many disks.
-            self._add(row, "id", f"'{name}' is the id of {self._word} {self._seen[name.lower()]} already")
-        else:
-            self._seen[name.lower()] = row
-        return name
 
     def check_checkpoints(self, specs: Sequence[PairSpec]) -> None:
         """Read every checkpoint once: a damaged one, or one of another method, fails every pair that uses it."""

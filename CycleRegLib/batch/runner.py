@@ -13,7 +13,7 @@ import torch
 
 from ..errors import Cancelled, InputError
 from . import cluster
-from .manifest import PairSpec, Source, read_manifest, select
+from .manifest import PairSpec, Source, read_manifest
 from .pair import Computed, Job, Loaded, Outcome, Worker, kept_record
 from .progress import BatchProgress, own_stderr
 from .record import BatchRecord
@@ -64,7 +64,7 @@ def run_batch(
     pictures
         Write pictures of every pair.
     pairs, ids
-        Only some pairs, see :func:`~.manifest.select`.
+        Only some pairs, see :func:`~.manifest.read_manifest`.
     transforms
         ``h5``, or ``nrrd``: compressed displacement fields of a third of the size.
     threads
@@ -88,20 +88,19 @@ def run_batch(
         raise InputError(f"Transforms are written as {' or '.join(TRANSFORMS)}, not as '{transforms}'.")
     if workers > 1 or scheduler is not None:
         cluster.check_installed()
-    specs = read_manifest(manifest, options, local=scheduler is None)
-    chosen = select(specs, pairs, ids)
+    specs = read_manifest(manifest, options, scheduler is None, pairs, ids)
     folder = os.path.abspath(os.path.expanduser(output))
     job = Job(folder, uuid.uuid4().hex[:8], overwrite, pictures, f".{transforms}", threads)
     job.folder.check(specs)
-    run = _Run(specs, chosen, job, whole=pairs is None and ids is None)
+    run = _Run(specs, job, whole=pairs is None and ids is None)
     return run.records(workers, scheduler, progress)
 
 
 class _Run:
     """One run of a batch; knows what became of each pair so far."""
 
-    def __init__(self, specs: Sequence[PairSpec], chosen: Sequence[PairSpec], job: Job, whole: bool) -> None:
-        self._specs, self._chosen, self._job, self._whole = specs, chosen, job, whole
+    def __init__(self, specs: Sequence[PairSpec], job: Job, whole: bool) -> None:
+        self._specs, self._job, self._whole = specs, job, whole
         self._found: dict[str, BatchRecord] = {}
         self._stop = ""
 
@@ -109,8 +108,8 @@ class _Run:
         """Run, and give each record; see :func:`run_batch`."""
         folder = self._job.folder
         with own_stderr() as stream, folder.lock(shared=not self._whole):
-            folder.open(self._specs)
-            progress = BatchProgress(style, len(self._chosen), None if style == "json" else stream)
+            folder.open(self._specs, self._whole)
+            progress = BatchProgress(style, len(self._specs), None if style == "json" else stream)
             try:
                 yield from self._all(workers, scheduler, progress)
             except (KeyboardInterrupt, Cancelled) as error:
@@ -140,7 +139,7 @@ class _Run:
             progress.add(record)
 
         left = []
-        for spec in self._chosen:
+        for spec in self._specs:
             kept = None if job.overwrite else kept_record(spec, job)
             if kept is None:
                 left.append(spec)
@@ -171,7 +170,7 @@ class _Run:
         if not self._whole:
             return
         records = [
-            self._found.get(spec.id) or BatchRecord(spec.id, "skipped", reason) for spec in self._chosen
+            self._found.get(spec.id) or BatchRecord(spec.id, "skipped", reason) for spec in self._specs
         ]  # fmt: skip
         try:
             write_results(self._job.folder.path, [record.to_dict() for record in records])
@@ -181,7 +180,7 @@ class _Run:
 
     def _state(self) -> str:
         complete = sum(record.complete for record in self._found.values())
-        return f"{complete} of {len(self._chosen)} pairs are complete"
+        return f"{complete} of {len(self._specs)} pairs are complete"
 
 
 def _here(specs: Sequence[PairSpec], job: Job, keep: Keep, progress: BatchProgress) -> Iterator[BatchRecord]:

@@ -15,7 +15,7 @@ from small_pair import refuse, write_dicom
 
 from CycleRegLib import checkpoint_making
 from CycleRegLib.batch import ManifestError, propose_manifest, read_manifest
-from CycleRegLib.batch.manifest import FILES, default_arguments, select
+from CycleRegLib.batch.manifest import FILES, default_arguments
 from CycleRegLib.cli import build_parser, main
 from CycleRegLib.errors import InputError
 
@@ -277,22 +277,29 @@ class TestFiles:
 
 class TestSelection:
     @pytest.fixture
-    def specs(self, folder):
-        return read_manifest(manifest(folder, HEAD + "\n" + "".join(f"{c},0.nrrd,1.nrrd\n" for c in "abcde")))
+    def path(self, folder):
+        return manifest(folder, HEAD + "\n" + "".join(f"{c},0.nrrd,1.nrrd\n" for c in "abcde"))
 
     @pytest.mark.parametrize(
         ("pairs", "ids", "chosen"),
         [("2", None, "b"), ("2:4", None, "bcd"), ("4:99", None, "de"), (None, "e,a", "ae"), ("1:3", "c,d", "c")],
     )
-    def test_by_number_and_by_id(self, specs, pairs, ids, chosen):
-        assert "".join(spec.id for spec in select(specs, pairs, ids)) == chosen
+    def test_by_number_and_by_id(self, path, pairs, ids, chosen):
+        assert "".join(spec.id for spec in read_manifest(path, pairs=pairs, ids=ids)) == chosen
 
     @pytest.mark.parametrize(
         ("pairs", "ids"), [("0", None), ("3:2", None), ("x", None), ("6", None), (None, "z"), ("1", "b")]
     )
-    def test_pairs_that_are_not_there(self, specs, pairs, ids):
+    def test_pairs_that_are_not_there(self, path, pairs, ids):
         with pytest.raises(InputError):
-            select(specs, pairs, ids)
+            read_manifest(path, pairs=pairs, ids=ids)
+
+    def test_only_their_files_are_looked_for(self, folder):
+        """Thousands of jobs of an array do not look for the files of all."""
+        path = manifest(folder, f"{HEAD}\na,0.nrrd,1.nrrd\nb,gone.nrrd,1.nrrd\n")
+        assert read_manifest(path, pairs="1")[0].id == "a"
+        with pytest.raises(ManifestError, match="Row 3, column fixed"):
+            read_manifest(path, ids="b")
 
 
 # ---------------------------------------------------------------------- proposals

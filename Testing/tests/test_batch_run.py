@@ -517,6 +517,13 @@ class TestScheduler:
         with pytest.raises(InputError, match="does not see the folder"):
             run(folder, rows(1), scheduler=scheduler)
 
+    def test_a_worker_that_joins_later_and_does_not_see_it(self, folder):
+        """It makes no folder of its own there, in which results would be lost."""
+        (spec,) = read_manifest(write_manifest(folder / "m.csv", rows(1)))
+        with pytest.raises(InputError, match="does not see the folder"):
+            cluster.run_pair(spec, pair.Job(str(folder / "elsewhere" / "out"), "abc"), None, local=False)
+        assert not (folder / "elsewhere").exists()
+
     def test_workers_with_another_version(self, folder, scheduler, monkeypatch):
         monkeypatch.setattr(cluster, "_look_around", lambda output: ("0.0.9", True))
         with pytest.raises(InputError, match=r"has CycleReg 0\.0\.9, not"):
