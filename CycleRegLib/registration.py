@@ -209,6 +209,8 @@ def register(
     if dimension == 2:
         if refine_steps:
             raise InputError("Refinement steps are pair optimisation, which is for volumes. Leave them out in 2D.")
+        if inference is not None and inference.organ_slices:
+            raise InputError("A picture or single slice has no slices to leave out. Leave out --organ-slices in 2D.")
         flat = FlatPair(fixed, moving)
         fixed, moving = grey(flat.fixed), grey(flat.moving)
         fixed_mask, moving_mask = (

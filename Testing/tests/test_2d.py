@@ -580,6 +580,7 @@ class TestRefusals:
             {**none, "--method": None, "--fixed": one}, "one.nrrd is a single slice (60x80", "registers volumes"
         )
         check_refused({"--refine-steps": "5"}, "pair optimisation", "volumes", "Leave them out")
+        check_refused({"--organ-slices": "--device=cpu"}, "no slices to leave out", "--organ-slices")
 
     def test_volumes_and_methods_for_pictures(self, folder: Path, check_refused: Refuse) -> None:
         volume = self.write(fixed_image(), folder / "volume.nrrd")
