@@ -39,6 +39,8 @@ def index_positions(
         # Summed in float64 per axis, so that large offsets do not cost precision before the last rounding.
         value = torch.full((1,) * n, float(offset[row]), dtype=torch.float64, device="cpu")
         for axis, length in enumerate(shape):
+            if linear[row, axis] == 0:  # as along all axes but one where two grids are parallel
+                continue
             view = [1] * n
             view[axis] = length
             value = value + (torch.arange(length, dtype=torch.float64) * float(linear[row, axis])).view(view)
@@ -78,7 +80,7 @@ def sample(
     if positions.shape[-1] != n or positions.dim() != n + 2:
         raise ValueError(f"positions of shape {tuple(positions.shape)} do not fit a volume of {tuple(volume.shape)}")
     scale = torch.tensor([2.0 / max(s - 1, 1) for s in volume.shape[2:]], dtype=positions.dtype)
-    grid = (positions * scale.to(positions.device) - 1.0).flip(-1)
+    grid = positions.flip(-1).mul_(scale.flip(0).to(positions.device)).sub_(1.0)
     threads = torch.get_num_threads()
     # PyTorch's CPU kernel is parallel over the batch only: hand it the slabs of one volume as a batch.
     if volume.device.type == "cpu" and volume.shape[0] == 1 and threads > 1 and grid.shape[1] % threads == 0:

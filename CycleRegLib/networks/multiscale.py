@@ -13,6 +13,7 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ..storage import empty, release, slabs
 from ..warp import index_positions, sample
@@ -199,10 +200,20 @@ class GlobalFlow:
 
     def _at(self, part: slice, moved: torch.Tensor | None = None) -> torch.Tensor:
         """(n, d, h, w) full voxels, at the voxels of a slab or where a flow (n, d, h, w) moves them."""
+        if moved is None:
+            return self._at_voxels(part)
         positions = index_positions((part.stop - part.start, *self.shape[1:]), self._place, part.start)
-        if moved is not None:
-            positions += moved.movedim(0, -1)[None] * self._ratio
+        positions += moved.movedim(0, -1)[None] * self._ratio
         return sample(self._flow, positions, padding="border")[0]
+
+    def _at_voxels(self, part: slice) -> torch.Tensor:
+        """The same without a move, axis by axis, which takes a tenth of the time."""
+        last = self._flow.shape[2] - 1
+        place = ((torch.arange(part.start, part.stop) + 0.5) * self._ratio[0] - 0.5).clamp(0, last)
+        low = place.floor().long()
+        share = (place - low).view(1, -1, 1, 1)
+        slices = torch.lerp(self._flow[0, :, low], self._flow[0, :, (low + 1).clamp(max=last)], share)
+        return F.interpolate(slices, self.shape[1:], mode="bilinear", align_corners=False)
 
     def warped(self, moving: torch.Tensor, part: slice) -> torch.Tensor:
         """A slab of ``moving`` (D, H, W) warped by the flow, zeros outside; (d, h, w)."""

@@ -153,6 +153,8 @@ def blended_flow(
     slab = min(layout.patch[0], depth)
     rows = torch.empty((slab, *sides))
     total = torch.zeros((n, slab, *sides))
+    # Where a patch is larger than the volume, the zeros beyond stay: they lie at the same place in all patches.
+    pair = torch.zeros((2, batch, 1, *layout.patch))
     corners = list(product(*[range(len(starts)) for starts in layout.starts[1:]]))
     across = [w.view(len(w), *[-1 if a == axis else 1 for a in range(n)]) for axis, w in enumerate(layout.weights)]
     known, done = 0, 0
@@ -167,11 +169,12 @@ def blended_flow(
                 tuple(slice(s[i], s[i] + p) for s, i, p in zip(layout.starts[1:], corner, layout.patch[1:]))
                 for corner in chosen
             ]
+            for number, box in enumerate(boxes):
+                for image, volume in zip(pair, (rows, fixed[first:last])):
+                    piece = volume[(slice(0, slab), *box)]
+                    image[(number, 0, *[slice(0, side) for side in piece.shape])] = piece
             try:
-                flows = estimate(
-                    _cut(rows, slice(0, slab), boxes, layout.patch),
-                    _cut(fixed, slice(first, last), boxes, layout.patch),
-                )
+                flows = estimate(*pair[:, : len(chosen)])
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or len(chosen) == 1:
                     raise
@@ -184,11 +187,12 @@ def blended_flow(
                 torch.cuda.empty_cache()
                 continue
             for corner, box, flow in zip(chosen, boxes, flows):
+                target = total[(slice(None), slice(0, slab), *box)]
                 weight = across[0][row]
                 for axis, index in enumerate(corner, start=1):
                     weight = weight * across[axis][index]
-                target = total[(slice(None), slice(0, slab), *box)]
-                target += (flow * weight)[tuple(slice(0, side) for side in target.shape)]
+                inside = tuple(slice(0, side) for side in target.shape[1:])
+                target.addcmul_(flow[(slice(None), *inside)], weight[inside])
             place += len(chosen)
             done += len(chosen)
             report(done)
@@ -199,12 +203,3 @@ def blended_flow(
             rows[index] = rows[index + complete]
             total[:, index] = total[:, index + complete]
         total[:, slab - complete :] = 0.0
-
-
-def _cut(volume: torch.Tensor, rows: slice, boxes: list[tuple[slice, ...]], patch: tuple[int, ...]) -> torch.Tensor:
-    """The patches of (D, H, W) as (b, 1, \\*patch), zeros where they reach beyond it."""
-    cut = torch.zeros((len(boxes), 1, *patch))
-    for target, box in zip(cut, boxes):
-        piece = volume[(rows, *box)]
-        target[(0, *[slice(0, side) for side in piece.shape])] = piece
-    return cut
