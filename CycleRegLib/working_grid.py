@@ -153,15 +153,12 @@ class WorkingGrid:
         ``displacement_mm`` (2, 3, d, h, w): millimetres along the working grid's own axes, channels x, y, z.
         """
         grid = self.control_grid(tuple(displacement_mm.shape[2:]))
-        turn = torch.from_numpy(grid.direction_matrix).to(displacement_mm)
-        world = torch.einsum("ij,bj...->b...i", turn, displacement_mm).cpu().numpy()
-        inner_forward = DisplacementField(world[0], grid).resampled(self.fixed_grid)
-        # A (x + u(x)) - x = (A - I) x + b + A u(x)
-        forward = DisplacementField.from_matrix(self.matrix, self.fixed_grid)
-        forward.vectors += inner_forward.vectors @ self.matrix[:3, :3].T.astype(np.float32)
-        back = DisplacementField.from_matrix(np.linalg.inv(self.matrix), self.moving_grid)
-        backward = back.compose(DisplacementField(world[1], grid), outside="border")
-        return forward, backward
+        spacing = torch.tensor(grid.spacing, device=displacement_mm.device).view(1, 3, 1, 1, 1)
+        forward, backward = (displacement_mm / spacing).flip(1).float().cpu()  # in voxels, channels in array-axis order
+        return (
+            DisplacementField.from_flow(forward, grid, self.fixed_grid, after=self.matrix),
+            DisplacementField.from_flow(backward, grid, self.moving_grid, before=np.linalg.inv(self.matrix)),
+        )
 
     def from_fields(self, forward: DisplacementField, backward: DisplacementField, shape: tuple[int, ...]) -> Tensor:
         """The inverse of :meth:`to_fields` on a control grid of array ``shape``: a start for the optimisation."""
