@@ -303,7 +303,14 @@ def lncc_between(
         See :func:`local_reference`.
     weight
         (B, 1, *spatial) in 0..1, for all channels.
+
+    Raises
+    ------
+    ValueError
+        If the images differ in shape; see also :func:`local_reference`.
     """
+    if first.shape != second.shape:
+        raise ValueError(f"LNCC compares images of one shape, not {tuple(first.shape)} and {tuple(second.shape)}")
     batch, channels = first.shape[:2]
     first, second = (x.reshape(batch * channels, 1, *x.shape[2:]) for x in (first, second))
     if weight is not None:

@@ -199,6 +199,11 @@ def test_how_many_images_are_taken_together_changes_nothing(monkeypatch: pytest.
         torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
 
 
+def test_lncc_between_compares_images_of_one_shape() -> None:
+    with pytest.raises(ValueError, match="images of one shape"):
+        lncc_between(torch.rand(2, 1, 6, 6, 6), torch.rand(1, 1, 6, 6, 6), 1, 1e-3)
+
+
 @pytest.mark.parametrize("both", [False, True])
 def test_lncc_between_keeps_one_gradient_for_each_image_that_needs_one(both: bool) -> None:
     """Nothing else waits for the backward pass: memory is what training runs out of."""

@@ -320,6 +320,12 @@ def test_a_similarity_weight_for_each_sub_network() -> None:
         objective({"forward": awake_network("vtn", **VTN_SMALL)}, known_pair(16, 16, 16))
 
 
+def test_weights_that_do_not_apply_to_the_cascade_are_refused() -> None:
+    objective = build_objective("vtn", {"weights": {"similarity": 0, "total_variation": 0}})
+    with pytest.raises(InputError, match=r"\(orthogonality, determinant\) do not apply"):
+        objective({"forward": awake_network("vtn", cascade="D", channels=2)}, known_pair(16, 16, 16))
+
+
 # ---------------------------------------------------------------------- two scales
 
 

@@ -157,7 +157,7 @@ class Objective(ABC):
         Raises
         ------
         InputError
-            If the batch lacks what a term needs.
+            If the batch lacks what a term needs, or no term applies to the network.
         """
         phase = phase or self.phases[0]
         weights = {**self.weights, **phase.weights}
@@ -168,6 +168,11 @@ class Objective(ABC):
                 if name == "round_trip" and flows.backward is None:
                     flows.backward = self.estimate(networks, batch["fixed"], batch["moving"], backward=True)
                 terms[name] = extra_term(name, flows.forward, flows.backward, batch)
+        if not terms:
+            used = ", ".join(name for name, weight in weights.items() if weight)
+            raise InputError(
+                f"The terms with a weight ({used}) do not apply to this network: there is nothing to learn."
+            )
         loss = sum(weights[name] * value for name, value in terms.items())
         return {**terms, "loss": loss}
 
