@@ -292,14 +292,9 @@ def to_network_grid(image: sitk.Image, grid: Grid, matrix: np.ndarray, normalisa
     # Interpolating at steps of several voxels would alias: blur to the step first (s.d. half the step's excess).
     steps = np.linalg.norm(place[:n, :n], axis=1)
     deviations = 0.5 * np.sqrt(np.maximum(steps**2 - 1.0, 0.0)) * (steps > 1.2)
-    blurred = [int(axis) for axis in np.flatnonzero(deviations) if own.size[axis] >= 4]  # the filter's least size
-    if blurred:
-        source = own.image(values)
-        del values
-        for axis in blurred:
-            source = sitk.RecursiveGaussian(source, float(deviations[axis] * own.spacing[axis]), direction=axis)
-        values = sitk.GetArrayFromImage(source)
-        del source
+    for axis in np.flatnonzero(deviations):
+        if own.size[axis] >= 4:  # the recursive filter's least size
+            _blur(values, n - 1 - int(axis), float(deviations[axis]))
     volume = torch.from_numpy(values)[None, None]
     result = empty(grid.shape)
     for part in slabs(grid.shape, result, values):
@@ -307,3 +302,13 @@ def to_network_grid(image: sitk.Image, grid: Grid, matrix: np.ndarray, normalisa
         found = sample(volume, positions, padding="border")[0, 0]
         result[part] = torch.where(inside(positions, own.shape)[0], found, background).numpy()
     return result
+
+
+def _blur(values: np.ndarray, axis: int, deviation: float) -> None:
+    """ITK's recursive Gaussian along one array axis, in place; ``deviation`` in voxels.  Slab by slab, as lines along
+    an axis have nothing to do with each other."""
+    lines = values if axis else values.swapaxes(0, 1)
+    for part in slabs(lines.shape, values):
+        block = sitk.GetImageFromArray(np.ascontiguousarray(lines[part]))
+        block = sitk.RecursiveGaussian(block, deviation, direction=values.ndim - 1 - (axis or 1))
+        lines[part] = sitk.GetArrayViewFromImage(block)

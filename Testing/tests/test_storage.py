@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from geometries import random_grid
+from geometries import random_grid, random_image
 
 from CycleRegLib import measures, storage
 from CycleRegLib.fields import DisplacementField
 from CycleRegLib.measures import JacobianStatistics, jacobian_statistics, mean_and_percentile
+from CycleRegLib.networks.preparation import to_network_grid
 
 MEGABYTE = 2**20
 
@@ -156,3 +157,20 @@ def test_a_transform_is_sampled_slab_by_slab_as_in_one_piece(small_pieces: None)
     )
     found = DisplacementField.from_transform(transform, grid).vectors
     assert np.abs(found - sitk.GetArrayFromImage(whole)).max() < 1e-4
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_network_grids_are_filled_in_slabs_as_in_one_piece(
+    dimension: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Normalised, blurred along every axis, and interpolated; on a grid that is turned."""
+    own = random_grid(8, dimension=dimension, low=25, high=30)
+    coarse = own.with_size([9, 7, 8][:dimension])
+    turn = np.eye(dimension + 1)
+    turn[:2, :2] = [[0.9, 0.2], [-0.1, 1.05]]
+    turn[:-1, -1] = own.center - turn[:-1, :-1] @ own.center
+    whole = to_network_grid(random_image(own, 1), coarse, turn, "percentile:5,95")
+    request.getfixturevalue("small_pieces")
+    parts = to_network_grid(random_image(own, 1), coarse, turn, "percentile:5,95")
+    assert np.abs(parts - whole).max() < 1e-5
+    assert whole.std() > 0.01
