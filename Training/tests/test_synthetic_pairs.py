@@ -38,7 +38,7 @@ def of_kind(kind: str, **more) -> SyntheticSettings:
 def clean(**more) -> AppearanceSettings:
     """Nothing but the intensities of the labels."""
     values = {
-        "texture": 0.0, "bias": (0.0, 0.0), "blur": (0.05, 0.05), "thick_slices": 0.0, "noise": (1e-6, 1e-6),
+        "texture": 0.0, "bias": (0.0, 0.0), "blur": (0.0, 0.0), "thick_slices": 0.0, "noise": (1e-6, 1e-6),
         "rician": 0.0, "gamma": 0.0, "inverted": 0.0, "cropped": 0.0, "crowded": 0.0, "stripped": 0.0, "merged": 0.0,
     }  # fmt: skip
     return AppearanceSettings(**{**values, **more})
@@ -355,8 +355,10 @@ def test_settings_come_from_nested_mappings_and_unknown_ones_are_refused_with_wh
     assert SyntheticSettings.from_dict(None) == SyntheticSettings()
     with pytest.raises(InputError, match=r"'synthetic.motion' has no setting 'rotation_degree'.*rotation_degrees"):
         SyntheticSettings.from_dict({"motion": {"rotation_degree": 3}})
-    with pytest.raises(InputError, match="'noise' of synthetic pairs goes from 0"):
-        SyntheticSettings.from_dict({"appearance": {"noise": [0.1, 0.0]}})
+    with pytest.raises(InputError, match=r"'blur' of synthetic pairs goes from 1\.0 down to 0\.5"):
+        SyntheticSettings.from_dict({"appearance": {"blur": [1.0, 0.5]}})
+    with pytest.raises(InputError, match="'noise' of synthetic pairs must start above 0"):
+        SyntheticSettings.from_dict({"appearance": {"noise": [0, 0.1]}})
     with pytest.raises(InputError, match="Label maps are blobs"):
         SyntheticSettings.from_dict({"shapes": {"kinds": {"blob": 1}}})
     with pytest.raises(InputError, match="1 to 180 regions"):

@@ -133,7 +133,7 @@ def _blurred(chance: Chance, image: Tensor, settings: AppearanceSettings) -> Ten
 def _gaussian(length: int, deviation: float, device: torch.device) -> Tensor:
     """Gaussian weights for the neighbours of each voxel, rows of sum 1."""
     at = torch.arange(length, device=device, dtype=torch.float32)
-    weights = (-0.5 * ((at[:, None] - at) / deviation).square()).exp()
+    weights = (-0.5 * ((at[:, None] - at) / max(deviation, 1e-3)).square()).exp()
     return weights / weights.sum(dim=1, keepdim=True)
 
 

@@ -54,7 +54,7 @@ class ShapeSettings:
     margin: float = 1.15
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        _check_ranges(self, "blob_size")
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown or not any(self.kinds.values()) or min(self.kinds.values()) < 0:
             raise InputError(f"Label maps are {', '.join(KINDS)}, with shares that are not all 0; not {self.kinds!r}.")
@@ -108,7 +108,7 @@ class MotionSettings:
     template_shift: float = 0.08
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        _check_ranges(self, "largest", "template_zoom")
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class AppearanceSettings:
     percentiles: Range = (0.5, 99.5)
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        _check_ranges(self, "noise")
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,11 @@ class SyntheticSettings:
         return _filled(cls, {} if values is None else values, "synthetic")
 
 
-def _check_ranges(settings: Any) -> None:
-    """InputError if a range of two numbers goes down."""
+def _check_ranges(settings: Any, *logarithmic: str) -> None:
+    """InputError if a range of two numbers goes down, or one of those drawn log-uniformly starts at 0 or below."""
+    for name in logarithmic:
+        if getattr(settings, name)[0] <= 0:
+            raise InputError(f"The range '{name}' of synthetic pairs must start above 0.")
     for f in fields(settings):
         value = getattr(settings, f.name)
         pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value)
