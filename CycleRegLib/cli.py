@@ -132,12 +132,6 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     pairs.add_argument("--ids", metavar="ID[,ID]", help="only these pairs")
     pairs.add_argument("--overwrite", action="store_true", help="compute again what is complete and unchanged")
     pairs.add_argument("--pictures", action="store_true", help="write pictures of every pair")
-    pairs.add_argument(
-        "--transforms",
-        default="h5",
-        choices=("h5", "nrrd"),
-        help="nrrd is compressed: a third of the size or less, but slower to write (default h5)",
-    )
     workers = parser.add_argument_group("workers")
     workers.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
     workers.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler whose workers are used instead")

@@ -40,7 +40,6 @@ def run_command(arguments: argparse.Namespace) -> None:
         pictures=arguments.pictures,
         pairs=arguments.pairs,
         ids=arguments.ids,
-        transforms=arguments.transforms,
         threads=arguments.threads,
         progress=arguments.progress,
         **{name: getattr(arguments, name) for name in default_arguments()},

@@ -54,8 +54,6 @@ class Job:
         Compute again what is complete.
     pictures
         Write pictures of every pair.
-    suffix
-        Of the transforms' files: ``.h5`` or ``.nrrd``.
     threads
         Processor threads of each worker; as many as PyTorch takes by itself when None.
     """
@@ -64,7 +62,6 @@ class Job:
     run: str
     overwrite: bool = False
     pictures: bool = False
-    suffix: str = ".h5"
     threads: int | None = None
 
     @property
@@ -202,8 +199,8 @@ class Worker:
         began = time.perf_counter()
         spec, folder = computed.spec, computed.partial
         try:
-            write_transform(computed.field, folder / f"transform{job.suffix}")
-            write_transform(computed.inverse, folder / f"inverse_transform{job.suffix}")
+            write_transform(computed.field, folder / "transform.h5")
+            write_transform(computed.inverse, folder / "inverse_transform.h5")
             write_image(computed.warped, folder / "warped.nrrd")
             if computed.pictures:
                 (folder / "pictures").mkdir()
@@ -237,7 +234,7 @@ class Worker:
             kept = kept_record(spec, job, computed.identity) if taken_over else None
             if kept is not None:
                 return Outcome(kept)
-            size = 2 * (computed.field.vectors.nbytes + computed.inverse.vectors.nbytes)
+            size = computed.field.vectors.nbytes + computed.inverse.vectors.nbytes
             return self._failed(spec, job, error, began, computed.attempt, writing=True, size=size)
 
     # ------------------------------------------------------------------ parts
@@ -329,8 +326,7 @@ def kept_record(spec: PairSpec, job: Job, identity: Identity | None = None) -> B
         identity = recall(spec, fingerprint)
     if identity is None or identity.sha256 != fingerprint.get("sha256"):
         return None
-    files = summary["files"]
-    if f"transform{job.suffix}" not in files or (job.pictures and not any(f.startswith("pictures/") for f in files)):
+    if job.pictures and not any(name.startswith("pictures/") for name in summary["files"]):
         return None
     job.folder.forget(spec.id)
     return BatchRecord(

@@ -19,7 +19,6 @@ from .progress import BatchProgress, own_stderr
 from .record import BatchRecord
 from .results import write_results
 
-TRANSFORMS = ("h5", "nrrd")
 #: Takes what became of a pair as soon as it is known, also when nobody asks for further pairs.
 Keep = Callable[[Outcome], None]
 
@@ -33,7 +32,6 @@ def run_batch(
     pictures: bool = False,
     pairs: str | None = None,
     ids: str | None = None,
-    transforms: str = "h5",
     threads: int | None = None,
     progress: str = "none",
     **options: Any,
@@ -65,8 +63,6 @@ def run_batch(
         Write pictures of every pair.
     pairs, ids
         Only some pairs, see :func:`~.manifest.read_manifest`.
-    transforms
-        ``h5``, or ``nrrd``: compressed displacement fields of a third of the size.
     threads
         Processor threads of each worker; by default this machine's cores shared among them.
     progress
@@ -84,13 +80,11 @@ def run_batch(
     """
     if workers < 1 or (threads is not None and threads < 1):
         raise InputError("At least one worker with one thread is needed.")
-    if transforms not in TRANSFORMS:
-        raise InputError(f"Transforms are written as {' or '.join(TRANSFORMS)}, not as '{transforms}'.")
     if workers > 1 or scheduler is not None:
         cluster.check_installed()
     specs = read_manifest(manifest, options, scheduler is None, pairs, ids)
     folder = os.path.abspath(os.path.expanduser(output))
-    job = Job(folder, uuid.uuid4().hex[:8], overwrite, pictures, f".{transforms}", threads)
+    job = Job(folder, uuid.uuid4().hex[:8], overwrite, pictures, threads)
     job.folder.check(specs)
     run = _Run(specs, job, whole=pairs is None and ids is None)
     return run.records(workers, scheduler, progress)
