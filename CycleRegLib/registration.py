@@ -32,6 +32,7 @@ from .methods import DEFAULT_METHOD, Method, get_method
 from .networks.settings import DEFAULTS, InferenceSettings
 from .optimize import Settings
 from .planar import FlatPair
+from .storage import slabs
 
 Progress = Callable[[str, float], None]
 AFFINE_MODES = ("auto", "none", "rigid", "affine")
@@ -106,7 +107,9 @@ class RegistrationResult:
         """Round-trip error on the fixed grid in mm; -1 where the voxel's partner lies outside the moving image."""
         if self.flat is None:
             error = self.field.round_trip(self.inverse)
-            return self.field.grid.image(np.where(np.isnan(error), np.float32(-1), error))
+            for part in slabs(error.shape, error):
+                np.nan_to_num(error[part], copy=False, nan=-1.0)
+            return self.field.grid.image(error)
         error = self.flat.field_in_plane(self.field).round_trip(self.flat.field_in_plane(self.inverse, "moving"))
         return self.flat.restore(np.where(np.isnan(error), np.float32(-1), error), "fixed")
 
