@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .slicewise import slicewise
+
 _CONVOLUTIONS = {2: (nn.Conv2d, nn.ConvTranspose2d), 3: (nn.Conv3d, nn.ConvTranspose3d)}
 
 
@@ -113,7 +115,11 @@ class RegistrationNetwork(nn.Module):
         return {}, {}
 
     def estimate(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """The flow (or both, see :attr:`both_directions`) for sides that are multiples of :attr:`stride`."""
+        """The flow (or both, see :attr:`both_directions`) for sides that are multiples of :attr:`stride`.
+
+        Without gradients the images are stand-ins, see :mod:`~CycleRegLib.networks.slicewise`: write it with functions
+        of PyTorch and change no features in place, and nothing of full resolution is kept in memory.
+        """
         raise NotImplementedError
 
     def forward(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
@@ -138,7 +144,8 @@ class RegistrationNetwork(nn.Module):
                 f"a {self.dimension}D network takes two images of one shape (B, C, ...), "
                 f"not {tuple(moving.shape)} and {tuple(fixed.shape)}"
             )
-        flow = self.estimate(pad_to_multiple(moving, self.stride), pad_to_multiple(fixed, self.stride))
+        pair = pad_to_multiple(moving, self.stride), pad_to_multiple(fixed, self.stride)
+        flow = slicewise(self.estimate, *pair)
         crop = (..., *[slice(0, size) for size in moving.shape[2:]])
         if self.both_directions:
             return flow[0][crop], flow[1][crop]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .blocks import ConvolutionBlock, RegistrationNetwork, convolution, transposed_convolution
+from .blocks import ConvolutionBlock, RegistrationNetwork, convolution, in_float32, transposed_convolution
 
 ENCODER = (16, 32, 32, 32, 32)
 DECODER = (32, 32, 32, 8, 8)
@@ -51,7 +51,7 @@ class _Head(nn.Module):
         self.upconv = convolution(dimension, inputs, outputs)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.upconv(features)
+        return in_float32(self.upconv, features)
 
 
 class _UNet(nn.Module):
