@@ -6,9 +6,17 @@ for the way between voxels and millimetres.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from .threads import Threads
+
+# So many voxels at a time where no gradients are asked for.
+_SLAB_VOXELS = 2**17
 
 
 def index_positions(
@@ -79,8 +87,10 @@ def sample(
     n = volume.dim() - 2
     if positions.shape[-1] != n or positions.dim() != n + 2:
         raise ValueError(f"positions of shape {tuple(positions.shape)} do not fit a volume of {tuple(volume.shape)}")
-    scale = torch.tensor([2.0 / max(s - 1, 1) for s in volume.shape[2:]], dtype=positions.dtype)
-    grid = positions.flip(-1).mul_(scale.flip(0).to(positions.device)).sub_(1.0)
+    shape = tuple(positions.shape[1:-1])
+    if _in_slabs(volume, positions, shape):
+        return _sample_slabs(volume, shape, lambda start, stop: positions[:, start:stop], mode, padding)
+    grid = _normalised(positions, volume)
     threads = torch.get_num_threads()
     # PyTorch's CPU kernel is parallel over the batch only: hand it the slabs of one volume as a batch.
     if volume.device.type == "cpu" and volume.shape[0] == 1 and threads > 1 and grid.shape[1] % threads == 0:
@@ -88,6 +98,45 @@ def sample(
         out = F.grid_sample(volume.expand(threads, *volume.shape[1:]), slabs, mode, padding, align_corners=True)
         return out.transpose(0, 1).reshape(1, volume.shape[1], *grid.shape[1:-1])
     return F.grid_sample(volume, grid, mode, padding, align_corners=True)
+
+
+def _normalised(positions: torch.Tensor, volume: torch.Tensor) -> torch.Tensor:
+    """As ``grid_sample`` wants them: -1 and 1 are the outermost voxel centres, x comes first."""
+    scale = torch.tensor([2.0 / max(s - 1, 1) for s in volume.shape[2:]], dtype=positions.dtype)
+    return (positions * scale.to(positions.device) - 1.0).flip(-1)
+
+
+def _in_slabs(volume: torch.Tensor, other: torch.Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether one large volume is sampled without gradients on a processor."""
+    return (
+        volume.device.type == "cpu"
+        and volume.shape[0] == other.shape[0] == 1
+        and volume.dtype == other.dtype
+        and math.prod(shape) > 2 * _SLAB_VOXELS
+        and not (torch.is_grad_enabled() and (volume.requires_grad or other.requires_grad))
+    )
+
+
+def _sample_slabs(
+    volume: torch.Tensor,
+    shape: tuple[int, ...],
+    positions: Callable[[int, int], torch.Tensor],
+    mode: str,
+    padding: str,
+) -> torch.Tensor:
+    """:func:`sample` at ``positions(start, stop)``, slab by slab, so that what a slab needs stays in the cache."""
+    result = torch.empty((1, volume.shape[1], *shape), dtype=volume.dtype)
+    step = max(1, _SLAB_VOXELS * shape[0] // math.prod(shape))
+
+    def fill(start: int, stop: int) -> None:
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            grid = _normalised(positions(first, last), volume)
+            result[:, :, first:last] = F.grid_sample(volume, grid, mode, padding, align_corners=True)
+
+    with Threads() as threads:
+        threads.share(shape[0], fill)
+    return result
 
 
 def inside(positions: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
@@ -107,8 +156,15 @@ def warp(
     ``image`` is (B, C, D, H, W) or (B, C, H, W); ``flow`` (B, n, ...) in voxels, channels in array-axis order;
     the result has the flow's spatial shape.
     """
-    positions = index_positions(tuple(flow.shape[2:]), device=flow.device).to(flow.dtype) + flow.movedim(1, -1)
-    return sample(image, positions, mode, padding)
+    shape = tuple(flow.shape[2:])
+
+    def positions(start: int, stop: int) -> torch.Tensor:
+        slab = index_positions((stop - start, *shape[1:]), first=start, device=flow.device)
+        return slab.to(flow.dtype) + flow[:, :, start:stop].movedim(1, -1)
+
+    if _in_slabs(image, flow, shape) and len(shape) == image.dim() - 2:
+        return _sample_slabs(image, shape, positions, mode, padding)
+    return sample(image, positions(0, shape[0]), mode, padding)
 
 
 def compose_flows(first: torch.Tensor, second: torch.Tensor, padding: str = "border") -> torch.Tensor:

@@ -4,7 +4,8 @@
 that registration networks are made of with another stand-in, which knows how to compute any of its slices along the
 first spatial axis from its sources' slices.  The flow's slices are then asked for one slab after the other; each
 layer keeps the slices that the next slab needs again, so that nothing is computed twice, and everything in between
-stays within the processor's cache.  Results are those of the plain ``forward`` up to the rounding of sums.
+stays within the processor's cache.  On processors each thread has a part of the volume to itself.  Results are those
+of the plain ``forward`` up to the rounding of sums.
 
 What is kept whole: features below full resolution where a layer changes the resolution (which is where U-Nets take
 their skips from), and whatever a function that is not known here asks for.
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ..threads import Threads
 from .stand_in_layers import Cast, Convolved, Cropped, Joined, Nearest, Padded, Pointwise, Pooled, Transposed, Whole
 from .stand_ins import SLAB_BYTES, Run, Slices, tensors
 
@@ -37,9 +39,9 @@ def slicewise(forward: Callable[..., Any], *inputs: _Tensor) -> _Tensor | tuple[
     """
     if torch.is_grad_enabled() or inputs[0].device.type not in SLAB_BYTES:
         return forward(*inputs)
-    with Run(inputs[0]) as run:
-        result = forward(*(Whole(value, run) for value in inputs))
-        return tensors(result)
+    with Threads(None if inputs[0].device.type == "cpu" else 1) as threads:
+        run = Run(inputs[0], threads)
+        return tensors(forward(*(Whole(value, run) for value in inputs)))
 
 
 def _each(value: Any, count: int) -> tuple[int, ...]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import torch
 
+from ..threads import Threads
 from .kernels import CHANNELS_LAST
 
 _Tensor = torch.Tensor
@@ -16,49 +16,15 @@ _Tensor = torch.Tensor
 Kept = dict["Slices", tuple[int, torch.Tensor]]
 # Bytes of one layer's slab: several of them fit into a processor's cache, and the C library reuses their memory.
 SLAB_BYTES = {"cpu": 8 * 2**20, "cuda": 256 * 2**20}
-# A thread of its own is worth it for this many slices of a result.
-_LEAST_SHARE = 8
 
 
 class Run:
-    """What the stand-ins of one call share: full resolution, the memory of a slab, and the threads that compute.
+    """What the stand-ins of one call share: full resolution, the memory of a slab, and the threads that compute."""
 
-    Processors' threads compute far apart slabs, each alone.  PyTorch's own way, all threads within each small
-    operation, makes them wait for each other thousands of times, for long where another program uses the processor.
-    """
-
-    def __init__(self, like: _Tensor) -> None:
+    def __init__(self, like: _Tensor, threads: Threads) -> None:
         self.full = tuple(like.shape[2:])
         self.slab_bytes = SLAB_BYTES[like.device.type]
-        self.threads = torch.get_num_threads() if like.device.type == "cpu" else 1
-        self.inference = torch.is_inference_mode_enabled()
-        self._pool: ThreadPoolExecutor | None = None
-
-    def __enter__(self) -> Run:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-            # The number that a thread sets for itself is also that of threads that start later.
-            torch.set_num_threads(self.threads)
-
-    def share(self, depth: int, compute: Callable[[int, int], None]) -> None:
-        """Call ``compute(start, stop)`` for parts that together are 0 to depth."""
-        count = min(self.threads, max(1, depth // _LEAST_SHARE))
-        if count == 1:
-            compute(0, depth)
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads, "slicewise", lambda: torch.set_num_threads(1))
-        bounds = [depth * number // count for number in range(count + 1)]
-        for _ in self._pool.map(lambda part: self._alone(compute, *part), zip(bounds, bounds[1:])):
-            pass
-
-    def _alone(self, compute: Callable[[int, int], None], start: int, stop: int) -> None:
-        # Modes belong to threads.
-        with torch.no_grad(), torch.inference_mode(self.inference):
-            compute(start, stop)
+        self.threads = threads
 
 
 class Slices:
@@ -151,7 +117,7 @@ class Slices:
                 last = min(first + step, stop)
                 self.write(first, last, kept, result[:, :, first:last])
 
-        self.run.share(depth, fill)
+        self.run.threads.share(depth, fill)
         return result
 
     def chain(self) -> dict[Slices, None]:

@@ -46,6 +46,31 @@ def test_gradients_reach_image_and_flow() -> None:
     assert torch.autograd.gradcheck(lambda i, f: warp(i, f), (image, flow), atol=1e-5)
 
 
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize(("shape", "threads"), [((37, 9, 8), 3), ((37, 9, 8), 1), ((40, 30), 2)])
+def test_large_volumes_in_slabs_give_the_same_bits(
+    shape: tuple, threads: int, mode: str, padding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    volume = torch.rand(1, 2, *shape)
+    flow = torch.randn(1, len(shape), *(side - 1 for side in shape)) * 2
+    positions = index_positions(tuple(flow.shape[2:])) + flow.movedim(1, -1)
+    whole = warp(volume, flow, mode, padding), sample(volume, positions, mode, padding)
+    monkeypatch.setattr("CycleRegLib.warp._SLAB_VOXELS", 150)
+    try:
+        slabs = warp(volume, flow, mode, padding), sample(volume, positions, mode, padding)
+        assert torch.get_num_threads() == threads
+        graph = warp(volume, flow.clone().requires_grad_(), mode, padding)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(slabs[0], whole[0])
+    assert torch.equal(slabs[1], whole[1])
+    assert torch.equal(graph, whole[0])
+    assert graph.requires_grad
+
+
 def test_index_positions_apply_an_xyz_matrix_to_zyx_slabs() -> None:
     grid, other = random_grid(1), random_grid(2)
     matrix = other.world_to_index @ grid.index_to_world
