@@ -1,20 +1,18 @@
 """Displacement fields on disk, written slab by slab, so that no copy of a large field is made.
 
 ITK's writers take a whole image and some of them three copies more.  Here ITK writes the header alone, of a field of
-two voxels a side with the same geometry; what the header says of the size is put right and the data follow.
+two voxels a side with the same geometry; what the header says of the size is put right and the data follow.  They are
+compressed only where the suffix says so: of a smooth field's bytes compression leaves nine tenths, and takes long.
 """
 
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import SimpleITK as sitk
@@ -23,7 +21,7 @@ from .fields import DisplacementField
 from .hdf5 import write_displacement_transform
 from .storage import slabs
 
-_LEVEL = 1  # of compression: fields compress little, and more takes much longer
+_LEVEL = 1  # of compression: more takes much longer and hardly gains
 _NIFTI_HEADER = 352
 
 
@@ -40,24 +38,26 @@ def write_field_image(field: DisplacementField, path: Path) -> None:
     RuntimeError
         If ITK cannot write the header.
     """
-    kind = ".nii" if path.name.lower().endswith((".nii", ".nii.gz")) else path.suffix.lower()
+    name = path.name.lower()
+    kind = ".nii" if name.endswith((".nii", ".nii.gz")) else path.suffix.lower()
     header = _header(field, path.with_name(f".header{kind}"))
+    size = " ".join(map(str, field.grid.size))
     with open(path, "wb") as file:
         if kind == ".nii":
-            packed = path.name.lower().endswith(".gz")
-            with gzip.GzipFile("", "wb", _LEVEL, file, 0) if packed else nullcontext(file) as stream:
+            with gzip.GzipFile("", "wb", _LEVEL, file, 0) if name.endswith(".gz") else nullcontext(file) as stream:
                 stream.write(_nifti_header(header, field))
                 for component in range(field.grid.dimension):  # the slowest axis of the file
                     for part in _parts(field):
                         stream.write(np.ascontiguousarray(part[..., component]))
-        elif kind == ".nrrd":
-            sizes = " ".join(map(str, (field.grid.dimension, *field.grid.size)))
-            file.write(_replaced(header.partition(b"\n\n")[0], rb"sizes: .*", f"sizes: {sizes}") + b"\n\n")
-            with gzip.GzipFile("", "wb", _LEVEL, file, 0) as stream:
-                for part in _parts(field):
-                    stream.write(part)
+            return
+        if kind == ".nrrd":
+            text = _replaced(header.partition(b"\n\n")[0], rb"sizes: .*", f"sizes: {field.grid.dimension} {size}")
+            file.write(text + b"\n\n")
         else:
-            _write_metaimage(field, header, file)
+            end = b"ElementDataFile = LOCAL\n"
+            file.write(_replaced(header.partition(end)[0], rb"DimSize = .*", f"DimSize = {size}") + end)
+        for part in _parts(field):
+            file.write(part)
 
 
 def write_field_transform(field: DisplacementField, path: Path) -> None:
@@ -87,7 +87,7 @@ def _header(field: DisplacementField, path: Path) -> bytes:
     image.SetOrigin(grid.origin)
     image.SetDirection(grid.direction)
     try:
-        sitk.WriteImage(image, str(path), useCompression=path.suffix != ".nii")
+        sitk.WriteImage(image, str(path), useCompression=False)
         return path.read_bytes()
     finally:
         if path.exists():
@@ -105,18 +105,3 @@ def _nifti_header(header: bytes, field: DisplacementField) -> bytes:
     """The first 352 bytes with the true size.  ``dim`` lies at byte 40; the components are its fifth axis."""
     n = field.grid.dimension
     return header[:42] + struct.pack(f"={n}h", *field.grid.size) + header[42 + 2 * n : _NIFTI_HEADER]
-
-
-def _write_metaimage(field: DisplacementField, header: bytes, file: BinaryIO) -> None:
-    """The header, whose line about the size of the compressed data is put right when that is known, and the data."""
-    end = b"ElementDataFile = LOCAL\n"
-    text = _replaced(header[: header.index(end)], rb"DimSize = .*", f"DimSize = {' '.join(map(str, field.grid.size))}")
-    text = _replaced(text, rb"CompressedDataSize = .*", f"CompressedDataSize = {'':20}") + end
-    file.write(text)
-    compressor = zlib.compressobj(_LEVEL)
-    for part in _parts(field):
-        file.write(compressor.compress(part))
-    file.write(compressor.flush())
-    size = file.seek(0, os.SEEK_END) - len(text)
-    file.seek(text.index(b"CompressedDataSize = ") + len(b"CompressedDataSize = "))
-    file.write(f"{size:<20}".encode())

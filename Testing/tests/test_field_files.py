@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ def field(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Di
 @pytest.mark.parametrize("name", ["f.nrrd", "f.mha", "f.nii", "f.nii.gz"])
 def test_images_are_those_of_itks_writers(field: DisplacementField, tmp_path: Path, name: str) -> None:
     write_field_image(field, tmp_path / name)
-    sitk.WriteImage(field.to_image(), str(tmp_path / f"itk-{name}"), useCompression=True)
+    sitk.WriteImage(field.to_image(), str(tmp_path / f"itk-{name}"), useCompression=name.endswith(".gz"))
     ours, itks = (sitk.ReadImage(str(tmp_path / n)) for n in (name, f"itk-{name}"))
     assert ours.GetPixelID() == itks.GetPixelID() == sitk.sitkVectorFloat32
     assert ours.GetSize() == field.grid.size
@@ -39,7 +38,10 @@ def test_images_are_those_of_itks_writers(field: DisplacementField, tmp_path: Pa
     assert {p.name for p in tmp_path.iterdir()} == {name, f"itk-{name}"}
     keys = set(ours.GetMetaDataKeys()) - {"ITK_FileNotes"}
     assert keys == set(itks.GetMetaDataKeys()) - {"ITK_FileNotes"}
-    assert all(ours.GetMetaData(k) == itks.GetMetaData(k) for k in keys if "CompressedDataSize" not in k)
+    assert all(ours.GetMetaData(k) == itks.GetMetaData(k) for k in keys)
+    if not name.endswith(".gz"):  # they are even the same, but for the name of the file in it
+        assert (tmp_path / name).read_bytes()[-1000:] == (tmp_path / f"itk-{name}").read_bytes()[-1000:]
+        assert (tmp_path / name).stat().st_size == (tmp_path / f"itk-{name}").stat().st_size
 
 
 def test_transform_is_that_of_itks_writer(field: DisplacementField, tmp_path: Path) -> None:
@@ -72,15 +74,6 @@ def test_large_fields_lie_in_files_and_are_written_from_there(
     image = sitk.DisplacementFieldTransform(read).GetDisplacementField() if name == "f.h5" else read
     assert Grid.of(image).same_as(field.grid)
     assert np.array_equal(sitk.GetArrayFromImage(image).astype(np.float32), field.vectors)
-
-
-def test_metaimage_says_the_length_of_its_data(tmp_path: Path) -> None:
-    field = smooth_field(random_grid(7), 1)
-    write_field_image(field, tmp_path / "f.mha")
-    header, _, data = (tmp_path / "f.mha").read_bytes().partition(b"ElementDataFile = LOCAL\n")
-    (stated,) = (int(line.split(b"=")[1]) for line in header.splitlines() if line.startswith(b"CompressedDataSize"))
-    assert stated == len(data)
-    assert zlib.decompress(data) == field.vectors.tobytes()
 
 
 class TestHdf5:
