@@ -16,7 +16,7 @@ import torch
 
 from .errors import InputError
 from .geometry import Grid
-from .storage import empty, slabs
+from .storage import empty, release, slabs
 from .warp import index_positions, inside, sample
 
 _FIT_POINTS = 20_000
@@ -238,7 +238,9 @@ class DisplacementField:
             return self
         result = empty((*grid.shape, grid.dimension))
         matrix = self.grid.world_to_index @ grid.index_to_world
-        for part in slabs(grid.shape, result, self.vectors):
+        # On a coarser grid a slab is thinner: one voxel stands for many that are looked at.
+        ratio = max(1.0, np.prod(self.grid.size) / np.prod(grid.size))
+        for part in slabs((grid.shape[0], int(ratio * np.prod(grid.shape[1:]))), result, self.vectors):
             shape = (part.stop - part.start, *grid.shape[1:])
             positions = index_positions(shape, matrix, part.start)
             found = sample(self._tensor(), positions, padding="border")[0]
@@ -280,11 +282,14 @@ class DisplacementField:
         n = self.grid.dimension
         step = max(1, int(np.ceil((np.prod(self.grid.shape) / _FIT_POINTS) ** (1 / n))))
         axes = [np.unique(np.append(np.arange(0, s, step), s - 1)) for s in self.grid.shape]
-        pick = np.ix_(*axes)
+        picked = []
+        for first in axes[0]:
+            picked.append(self.vectors[first][np.ix_(*axes[1:])])
+            release(self.vectors)
         index = np.stack(np.meshgrid(*axes, indexing="ij")[::-1], axis=-1).reshape(-1, n)
         points = self.grid.to_world(index)
         center = points.mean(axis=0)
-        moved = points + self.vectors[pick].reshape(-1, n)
+        moved = points + np.concatenate(picked).reshape(-1, n)
         design = np.column_stack([points - center, np.ones(len(points))])
         solution = np.linalg.lstsq(design, moved, rcond=None)[0]
         flat = [a for a, s in enumerate(self.grid.size) if s == 1]

@@ -65,20 +65,28 @@ def make_checkpoint(method: str, folder: Path) -> Path:
 
 
 class Watch(threading.Thread):
-    """Samples a process' resident memory, and keeps the largest for each stage of its progress."""
+    """Samples a process' resident memory, and keeps the largest for each stage of its progress.
+
+    A peak between two samples shows in the process' own record of its largest (VmHWM).
+    """
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         super().__init__(daemon=True)
         self.process, self.stage, self.peaks = process, "start", {}
 
     def run(self) -> None:
-        page = os.sysconf("SC_PAGE_SIZE")
+        highest = 0
         while True:
             try:
-                resident = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * page
-            except (OSError, IndexError):  # it has ended
+                lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+            except OSError:  # it has ended
                 return
-            self.peaks[self.stage] = max(self.peaks.get(self.stage, 0), resident)
+            values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith("Vm")}
+            if "VmRSS" not in values:  # it is ending
+                return
+            now = values["VmHWM"] if values["VmHWM"] > highest else values["VmRSS"]
+            highest = values["VmHWM"]
+            self.peaks[self.stage] = max(self.peaks.get(self.stage, 0), now)
             time.sleep(0.1)
 
 
