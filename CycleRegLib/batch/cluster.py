@@ -24,6 +24,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, CycleRegError, CycleRegWarning, InputError
@@ -85,42 +86,73 @@ def compute(
 
 @contextlib.contextmanager
 def _client(job: Job, workers: int, scheduler: str | None) -> Iterator[Client]:
-    import dask
-    from distributed import Client, LocalCluster
+    with _uninterrupted():
+        import dask
+        from distributed import Client, LocalCluster
 
-    quiet = logging.getLogger("distributed")
-    level = quiet.level
-    quiet.setLevel(logging.CRITICAL)  # workers that die are told in the results
-    settings = {"distributed.worker.profile.enabled": False, "distributed.admin.low-level-log-length": 100}
-    try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(dask.config.set(settings))
-            if scheduler is None:
-                threads = job.threads or max(1, _cores() // workers)
-                cluster = stack.enter_context(
-                    LocalCluster(
-                        n_workers=workers,
-                        processes=True,
-                        threads_per_worker=1,
-                        memory_limit=0,  # the share of one worker is not the limit of a pair
-                        dashboard_address=None,
-                        silence_logs=logging.CRITICAL,
-                        preload=[__name__],
-                        env={name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
-                    )
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_quiet())
+        stack.enter_context(dask.config.set({"distributed.worker.profile.enabled": False}))
+        if scheduler is None:
+            threads = job.threads or max(1, _cores() // workers)
+            with _uninterrupted():
+                cluster = LocalCluster(
+                    n_workers=workers,
+                    processes=True,
+                    threads_per_worker=1,
+                    memory_limit=0,  # the share of one worker is not the limit of a pair
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                    preload=[__name__],
+                    env={name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
                 )
-                yield stack.enter_context(Client(cluster, set_as_default=False))
-                return
-            try:
-                client = Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
-            except (OSError, ValueError, TimeoutError) as error:
-                raise InputError(
-                    f"No Dask scheduler answers at {scheduler} ({' '.join(str(error).split())[:200]}). Give its "
-                    "address as it says itself, such as tcp://host:8786."
-                ) from error
-            yield stack.enter_context(client)
+                stack.enter_context(cluster)
+                client = stack.enter_context(Client(cluster, set_as_default=False))
+            yield client
+            return
+        try:
+            client = Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise InputError(
+                f"No Dask scheduler answers at {scheduler} ({' '.join(str(error).split())[:200]}). Give its address as "
+                "it says itself, such as tcp://host:8786."
+            ) from error
+        yield stack.enter_context(client)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the workers are there, and does not reach them: they inherit that it is blocked."""
+    signals = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not None]
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which unblocks Ctrl-C when it is started
+    heard: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: heard.append(number)) for number in signals}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
     finally:
-        quiet.setLevel(level)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if heard:
+            signal.raise_signal(heard[0])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Dask's own messages away: workers that die are told in the results, a lost scheduler in one line."""
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _cores() -> int:

@@ -8,7 +8,7 @@ On resuming, thousands of finished pairs would have to be read again only to pro
 are therefore remembered with each file's size, modification and change times and inode, as version control systems do.
 The change time is the system's own and moves with every write, rename or replacement; whoever copies another file there
 with its old modification time changes it too.  A file that was modified within two seconds of being hashed is hashed
-again, since clocks of file systems are that coarse.
+again, since clocks of file systems are that coarse.  (On Windows the change time is that of creation, and proves less.)
 """
 
 from __future__ import annotations

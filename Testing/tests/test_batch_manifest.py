@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,11 @@ class TestColumns:
         text = build_parser()._subparsers._group_actions[0].choices["batch"]
         named = {a.dest for a in text._actions if a.metavar in ("F", "M", "FM", "MM", "FILE", "T")}
         assert named == set(FILES)
+
+    def test_every_column_is_documented(self):
+        text = (Path(__file__).parents[2] / "Docs" / "batch.md").read_text(encoding="utf-8")
+        table = text[text.index("| column |") : text.index("Only `id`")]
+        assert set(re.findall(r"`(\w+)`", table)) >= {"id", *default_arguments()}
 
     def test_the_command_line_has_the_same_defaults(self):
         given = vars(build_parser().parse_args(["batch", "m.csv", "--output", "out"]))
