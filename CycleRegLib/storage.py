@@ -26,7 +26,7 @@ SLAB_VOXELS = 1_000_000
 _Array = Union[np.ndarray, "torch.Tensor"]
 
 # By address of their first byte.  An array of any kind that lies in a map keeps it alive.
-_maps: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()
+_maps: dict[int, weakref.ref[mmap.mmap]] = {}
 
 
 def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
@@ -45,7 +45,8 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     except OSError:  # no room, no folder for temporary files, or a file system that maps nothing
         return np.empty(shape, dtype)
     array = np.ndarray(shape, dtype, buffer=mapped)
-    _maps[array.ctypes.data] = mapped
+    address = array.ctypes.data
+    _maps[address] = weakref.ref(mapped, lambda _: _maps.pop(address, None))
     return array
 
 
@@ -68,8 +69,9 @@ def release(*arrays: _Array) -> None:
         return
     for array in arrays:
         address = array.ctypes.data if isinstance(array, np.ndarray) else array.data_ptr()
-        for start, mapped in list(_maps.items()):
-            if start <= address < start + len(mapped):
+        for start, reference in list(_maps.items()):  # a copy, as other threads make arrays too
+            mapped = reference()
+            if mapped is not None and start <= address < start + len(mapped):
                 mapped.madvise(mmap.MADV_DONTNEED)
 
 
