@@ -104,7 +104,7 @@ def run(
     command = [*PYTHON, "register", "--method", arguments.method, "--checkpoint", checkpoint, "--device", "cpu"]
     command += ["--fixed", fixed, "--moving", moving, "--progress", "json", *arguments.options]
     command += [word for pair in outputs.items() for word in pair]
-    began = time.perf_counter()
+    load, began = os.getloadavg()[0], time.perf_counter()
     process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True)
     watch = Watch(process)
     watch.start()
@@ -127,10 +127,10 @@ def run(
         "voxels": [arguments.side, arguments.side, depth],
         "peak_mb": usage.ru_maxrss * 1024 / 1e6,
         "peak_mb_by_stage": {stage: round(peak / 1e6) for stage, peak in watch.peaks.items()},
-        "seconds": {**summary["seconds"], "process": round(wall, 1)},
+        "seconds": {**summary["seconds"], "process": round(wall, 1), "cpu": round(usage.ru_utime + usage.ru_stime, 1)},
         "written_bytes": written,
         "folding_percent": summary["folding_percent"],
-        "load_before": os.getloadavg()[0],
+        "load_before": load,
     }
 
 
@@ -139,14 +139,14 @@ def table(runs: list[dict[str, Any]]) -> str:
     stages = ["check", "affine", "network", "measure", "write"]
     lines = [
         "| method | voxels | fields written as | peak MB | " + " | ".join(f"{s} MB" for s in stages) + " | affine s "
-        "| network s | measure s | whole command s |",
-        "|---" * (len(stages) + 8) + "|",
+        "| network s | measure s | whole command s | CPU s |",
+        "|---" * (len(stages) + 9) + "|",
     ]
     for one in runs:
         seconds = one["seconds"]
         cells = [one["method"], "x".join(map(str, one["voxels"])), one["suffix"], f"**{one['peak_mb']:.0f}**"]
         cells += [str(one["peak_mb_by_stage"].get(stage, "")) for stage in stages]
-        cells += [f"{seconds[name]:.1f}" for name in ("affine", "network", "measure", "process")]
+        cells += [f"{seconds[name]:.1f}" for name in ("affine", "network", "measure", "process", "cpu")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -161,7 +161,9 @@ def report(runs: list[dict[str, Any]], about: dict[str, Any]) -> str:
 {table(runs)}
 
 Peak is `ru_maxrss` of the whole command, the columns after it the largest resident set within a stage. 10^6 bytes are
-one MB. What grows with depth are the fixed, the moving and the warped image, 12 bytes a voxel.
+one MB. What grows with depth are the fixed, the moving and the warped image, 12 bytes a voxel. CPU seconds are those of
+all threads; other work on the machine, of which `load_before` in the JSON tells, makes the wall time longer than that
+of a machine that is idle.
 """
 
 
