@@ -52,5 +52,6 @@ class Threads:
 
     def _alone(self, compute: Callable[[int, int], None], start: int, stop: int) -> None:
         # Modes belong to threads.
-        with torch.no_grad(), torch.inference_mode(self._inference):
+        # Not the other way round: leaving inference mode would switch gradients on again.
+        with torch.inference_mode(self._inference), torch.no_grad():
             compute(start, stop)

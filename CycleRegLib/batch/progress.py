@@ -32,7 +32,7 @@ class BatchProgress:
 
     def __init__(self, style: str, total: int, stream: TextIO | None = None) -> None:
         self.total, self.complete, self.failed = total, 0, 0
-        self._computed = 0
+        self._computed, self._percent = 0, 0.0
         self._style, self._began, self._shown = style, time.perf_counter(), -1e9
         self._stream = stream or (sys.stdout if style == "json" else sys.stderr)
         self._bar = style == "bar" and self._stream.isatty()
@@ -54,7 +54,8 @@ class BatchProgress:
             return
         self._shown = now
         over = self.complete + self.failed
-        percent = 100 * min(1.0, (over + underway) / self.total)
+        # A pair that is being written is neither underway nor over for a while, but shown progress never falls.
+        percent = self._percent = max(self._percent, 100 * min(1.0, (over + underway) / self.total))
         left = self._left(now - self._began, over, underway)
         if self._style == "json":
             self._json(percent, left)
