@@ -71,6 +71,8 @@ class RegistrationNetwork(nn.Module):
         Whether one pass gives the forward and the backward flow, (flow, inverse flow), instead of one flow.
     streams
         Whether it works piece by piece, so that memory does not grow with the volume; its grid is then not limited.
+    reducible
+        Whether precision ``auto`` may go below float32: not where it costs accuracy and gains no time.
     configuration
         Keyword arguments that rebuild the architecture; JSON types only.
     """
@@ -78,6 +80,7 @@ class RegistrationNetwork(nn.Module):
     stride: int = 1
     both_directions: bool = False
     streams: bool = False
+    reducible: bool = True
 
     def __init__(self, dimension: int, **configuration: Any) -> None:
         super().__init__()

@@ -53,8 +53,8 @@ def _memory_format(network: RegistrationNetwork, device: _Device) -> torch.memor
 
 
 @contextmanager
-def _arithmetic(device: _Device, precision: str) -> Iterator[None]:
-    """Inference only, in the asked precision; float32 means float32 on GPUs too (no TF32)."""
+def arithmetic(device: _Device, precision: str) -> Iterator[None]:
+    """In this context networks infer in the precision asked for; float32 means float32 on GPUs too (no TF32)."""
     kind = torch.device(device).type
     with torch.inference_mode(), torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
@@ -105,11 +105,12 @@ def run_network(
     InputError
         If the arrays differ in shape or are not of the network's dimension, or the flow is not finite.
     """
-    precision = resolve_precision(settings.precision, device)
     report = progress or (lambda stage, fraction: None)
     report(_STAGE, 0.0)
     networks = load_networks(checkpoint, device)
     first = networks["forward"]
+    chosen = "float32" if settings.precision == "auto" and not first.reducible else settings.precision
+    precision = resolve_precision(chosen, device)
     if fixed_array.shape != moving_array.shape or fixed_array.ndim != first.dimension:
         raise InputError(
             f"The {checkpoint.method} checkpoint registers two {first.dimension}D images on one grid, but the arrays "
@@ -121,7 +122,7 @@ def run_network(
     )
 
     def run(network: RegistrationNetwork, *pair: torch.Tensor) -> Any:
-        with _arithmetic(device, precision):
+        with arithmetic(device, precision):
             found = network(*[image.to(device) for image in pair])
         return tuple(flow.float().cpu() for flow in found) if network.both_directions else found.float().cpu()
 

@@ -113,6 +113,7 @@ class VTN(RegistrationNetwork):
     """
 
     stride = 1
+    reducible = False  # each sub-network sees what the last one warped, so that roundings add up
 
     def __init__(
         self,

@@ -91,6 +91,15 @@ def test_autocast_reaches_the_same_layers(method: str, dimension: int, monkeypat
         assert theirs / 3 < error < 1.5 * theirs
 
 
+def test_a_pytorch_without_onednn_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, images = lively_network("cyclemorph"), pair(32, 32, 48)
+    with torch.inference_mode():
+        here = network(*images)
+        monkeypatch.setattr(kernels, "_onednn_answers", lambda dimension: False)
+        there = network(*images)
+    assert torch.allclose(here, there, atol=1e-5, rtol=0)
+
+
 def test_nothing_of_full_resolution_is_computed_at_once(few_slices: int, monkeypatch: pytest.MonkeyPatch) -> None:
     largest = 0
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from network_cases import lively_network
 from scipy.ndimage import map_coordinates
 from torch import nn
 
@@ -580,3 +581,17 @@ class TestMethod:
             assert torch.allclose(backward, network(*reversed(images))[0], atol=1e-5)
         assert forward.shape == (3, 33, 20, 40)
         assert float((forward - backward).abs().max()) > 0.1
+
+
+def test_precision_is_float32_unless_another_is_asked_for(tmp_path: Path) -> None:
+    network = lively_network("vtn", cascade="DD", channels=2)
+    checkpoint = write_checkpoint(
+        tmp_path / "v.safetensors", "vtn", {"forward": network.state_dict()}, network.configuration
+    )
+    fixed, moving = np.random.default_rng(0).random((2, 64, 64, 64), dtype=np.float32)
+    flows = {
+        name: run_network(checkpoint, fixed, moving, settings=InferenceSettings(name))[0]
+        for name in ("auto", "float32", "bfloat16")
+    }
+    assert torch.equal(flows["auto"], flows["float32"])
+    assert not torch.equal(flows["bfloat16"], flows["float32"])
