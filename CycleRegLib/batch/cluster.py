@@ -251,7 +251,7 @@ class _Dispatcher:
         """What became of a pair; None if it is to be tried again."""
         from distributed import KilledWorker
 
-        from .pair import MOST_ATTEMPTS
+        from .pair import MOST_ATTEMPTS, Outcome, kept_record
 
         if future.status == "finished":
             return future.result()
@@ -260,6 +260,9 @@ class _Dispatcher:
         error = future.exception()
         attempts = len(self._job.folder.begun(spec.id, self._job.run))
         self._returned[spec.id] += 1
+        done = kept_record(spec, self._job)
+        if done is not None and done.status == "done":  # its worker died after it was done
+            return Outcome(done)
         if isinstance(error, KilledWorker) and max(attempts, self._returned[spec.id]) < MOST_ATTEMPTS:
             return None  # pairs that only waited on a worker that died are no suspects
         if isinstance(error, KilledWorker):

@@ -124,8 +124,8 @@ class Worker:
         try:
             with _warnings_to(messages):
                 identity = identity or self.hashes.identify(spec)
-                kept = None if job.overwrite else kept_record(spec, job, identity)
-                if kept is not None:
+                kept = kept_record(spec, job, identity)
+                if kept is not None and (kept.status == "done" or not job.overwrite):
                     return Outcome(kept)
                 arguments = spec.namespace()
                 inputs = read_inputs(arguments)
@@ -221,6 +221,7 @@ class Worker:
                 {
                     **computed.summary,
                     **{key: value for key, value in record.to_dict().items() if key not in ("reason", "folder")},
+                    "run": job.run,
                     "evaluation": computed.evaluation,
                     "fingerprint": computed.identity.to_dict(),
                 },
@@ -315,24 +316,32 @@ class Worker:
 def kept_record(spec: PairSpec, job: Job, identity: Identity | None = None) -> BatchRecord | None:
     """The record of a pair that is complete and was made from the same inputs and options; None otherwise.
 
+    It is ``kept``, but ``done`` if it was done in this very run: by a worker that died before it could say so.
     Without ``identity``, only what is remembered of the files is looked at, so that nothing is read; None also where
     that proves nothing.
     """
     summary = job.folder.summary(spec.id)
     if summary is None:
         return None
-    fingerprint = summary.get("fingerprint") or {}
-    if identity is None:
-        identity = recall(spec, fingerprint)
-    if identity is None or identity.sha256 != fingerprint.get("sha256"):
-        return None
-    if job.pictures and not any(name.startswith("pictures/") for name in summary["files"]):
-        return None
+    this_run = summary.get("run") == job.run
+    if not this_run:
+        fingerprint = summary.get("fingerprint") or {}
+        if identity is None:
+            identity = recall(spec, fingerprint)
+        if identity is None or identity.sha256 != fingerprint.get("sha256"):
+            return None
+        if job.pictures and not any(name.startswith("pictures/") for name in summary["files"]):
+            return None
     job.folder.forget(spec.id)
     return BatchRecord(
-        spec.id, "kept", "", summary["attempts"], str(job.folder.place(spec.id)), summary["worker"],
-        summary["seconds"], summary["measures"],
-    )  # fmt: skip
+        id=spec.id,
+        status="done" if this_run else "kept",
+        attempts=summary["attempts"],
+        folder=str(job.folder.place(spec.id)),
+        worker=summary["worker"],
+        seconds=summary["seconds"],
+        measures=summary["measures"],
+    )
 
 
 @contextlib.contextmanager

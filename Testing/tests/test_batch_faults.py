@@ -81,16 +81,16 @@ class TestWorkersThatDie:
         finally:
             process.kill()
         assert process.returncode == 1, err
-        assert err.splitlines()[-1] == f"cyclereg: error: 2 of 24 pairs failed; why is in {out / 'summary.md'}."
         assert "Traceback" not in err
         found = table(out)
-        assert {name for name, row in found.items() if row["status"] != "done"} == {"deadly", "corrupt"}
+        failed = {name: row["reason"] for name, row in found.items() if row["status"] != "done"}
+        assert set(failed) == {"deadly", "corrupt"}, failed
+        assert err.splitlines()[-1] == f"cyclereg: error: 2 of 24 pairs failed; why is in {out / 'summary.md'}."
         assert found["hit"]["attempts"] == "2"
         assert found["deadly"]["attempts"] == "3"
         assert found["deadly"]["reason"].startswith("Its worker died 3 times (on ")
         assert "corrupt.nrrd" in found["corrupt"]["reason"]
         assert {row["attempts"] for name, row in found.items() if name.startswith("p")} == {"1"}
-        assert len({row["worker"] for row in found.values() if row["status"] == "done"}) == 2
         for name in ("hit", *(f"p{n:02}" for n in range(21))):
             check_whole(out, name)
         check_clean(out)
@@ -130,6 +130,20 @@ class TestWorkersThatDie:
         assert (record.status, record.attempts) == ("failed", 3)
         assert json.loads((folder / "out/failed/p00.json").read_text())["reason"] == record.reason
 
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_a_pair_whose_worker_died_after_it_was_done_is_done(self, folder, monkeypatch, overwrite):
+        """The scheduler, which heard nothing of it, gives it to another one."""
+        (spec,) = read_manifest(write_manifest(folder / "m.csv", rows(1)))
+        job = pair.Job(str(folder / "out"), "abc123", overwrite)
+        job.folder.path.mkdir()
+        job.folder.open([spec])
+        worker = pair.Worker("first")
+        worker.write(worker.compute(worker.read(spec, job), worker.begin(spec, job), job), job)
+        monkeypatch.setattr(cluster, "_this_worker", lambda job, local: pair.Worker("second"))
+        record = cluster.run_pair(spec, job, None, local=True).record
+        assert (record.status, record.worker) == ("done", "first")
+        check_clean(folder / "out")
+
     def test_a_worker_that_was_taken_for_dead_does_no_harm(self, folder):
         """Another one has finished its pair, and removed what it was about to write into."""
         (spec,) = read_manifest(write_manifest(folder / "m.csv", rows(1)))
@@ -142,7 +156,7 @@ class TestWorkersThatDie:
         done = other.write(other.compute(other.read(spec, job), other.begin(spec, job, 2), job, 2), job)
         assert done.record.status == "done"
         outcome = worker.write(late, job)
-        assert (outcome.record.status, outcome.record.worker, outcome.stop) == ("kept", "second", "")
+        assert (outcome.record.status, outcome.record.worker, outcome.stop) == ("done", "second", "")
         assert os.listdir(folder / "out" / "failed") == []
         check_whole(folder / "out", "p00")
 
