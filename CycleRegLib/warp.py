@@ -89,8 +89,9 @@ def sample(
         raise ValueError(f"positions of shape {tuple(positions.shape)} do not fit a volume of {tuple(volume.shape)}")
     shape = tuple(positions.shape[1:-1])
     if _in_slabs(volume, positions, shape):
-        return _sample_slabs(volume, shape, lambda start, stop: positions[:, start:stop], mode, padding)
-    grid = _normalised(positions, volume)
+        return _sample_slabs(volume, shape, lambda axis, slab: positions[0, slab, ..., axis], mode, padding)
+    scale = torch.tensor(_scale(volume), dtype=positions.dtype)
+    grid = (positions * scale.to(positions.device) - 1.0).flip(-1)
     threads = torch.get_num_threads()
     # PyTorch's CPU kernel is parallel over the batch only: hand it the slabs of one volume as a batch.
     if volume.device.type == "cpu" and volume.shape[0] == 1 and threads > 1 and grid.shape[1] % threads == 0:
@@ -100,10 +101,9 @@ def sample(
     return F.grid_sample(volume, grid, mode, padding, align_corners=True)
 
 
-def _normalised(positions: torch.Tensor, volume: torch.Tensor) -> torch.Tensor:
-    """As ``grid_sample`` wants them: -1 and 1 are the outermost voxel centres, x comes first."""
-    scale = torch.tensor([2.0 / max(s - 1, 1) for s in volume.shape[2:]], dtype=positions.dtype)
-    return (positions * scale.to(positions.device) - 1.0).flip(-1)
+def _scale(volume: torch.Tensor) -> list[float]:
+    """By which positions are multiplied for ``grid_sample``, where -1 and 1 are the outermost voxel centres."""
+    return [2.0 / max(side - 1, 1) for side in volume.shape[2:]]
 
 
 def _in_slabs(volume: torch.Tensor, other: torch.Tensor, shape: tuple[int, ...]) -> bool:
@@ -120,18 +120,26 @@ def _in_slabs(volume: torch.Tensor, other: torch.Tensor, shape: tuple[int, ...])
 def _sample_slabs(
     volume: torch.Tensor,
     shape: tuple[int, ...],
-    positions: Callable[[int, int], torch.Tensor],
+    positions: Callable[[int, slice], torch.Tensor],
     mode: str,
     padding: str,
 ) -> torch.Tensor:
-    """:func:`sample` at ``positions(start, stop)``, slab by slab, so that what a slab needs stays in the cache."""
+    """:func:`sample` slab by slab, so that what a slab needs stays in the cache.
+
+    ``positions(axis, slab)`` gives the positions along one array axis of a slab of the result.
+    """
+    n = len(shape)
     result = torch.empty((1, volume.shape[1], *shape), dtype=volume.dtype)
     step = max(1, _SLAB_VOXELS * shape[0] // math.prod(shape))
 
     def fill(start: int, stop: int) -> None:
+        buffer = torch.empty((1, n, min(step, stop - start), *shape[1:]), dtype=volume.dtype)
         for first in range(start, stop, step):
             last = min(first + step, stop)
-            grid = _normalised(positions(first, last), volume)
+            grid = buffer[:, :, : last - first]
+            for axis, scale in enumerate(_scale(volume)):  # grid_sample wants x first
+                torch.mul(positions(axis, slice(first, last)), scale, out=grid[0, n - 1 - axis]).sub_(1.0)
+            grid = grid.movedim(1, -1)
             result[:, :, first:last] = F.grid_sample(volume, grid, mode, padding, align_corners=True)
 
     with Threads() as threads:
@@ -157,14 +165,15 @@ def warp(
     the result has the flow's spatial shape.
     """
     shape = tuple(flow.shape[2:])
-
-    def positions(start: int, stop: int) -> torch.Tensor:
-        slab = index_positions((stop - start, *shape[1:]), first=start, device=flow.device)
-        return slab.to(flow.dtype) + flow[:, :, start:stop].movedim(1, -1)
-
     if _in_slabs(image, flow, shape) and len(shape) == image.dim() - 2:
+
+        def positions(axis: int, slab: slice) -> torch.Tensor:
+            index = torch.arange(shape[axis], dtype=flow.dtype)
+            own = index[slab] if axis == 0 else index
+            return flow[0, axis, slab] + own.view([-1 if other == axis else 1 for other in range(len(shape))])
+
         return _sample_slabs(image, shape, positions, mode, padding)
-    return sample(image, positions(0, shape[0]), mode, padding)
+    return sample(image, index_positions(shape, device=flow.device).to(flow.dtype) + flow.movedim(1, -1), mode, padding)
 
 
 def compose_flows(first: torch.Tensor, second: torch.Tensor, padding: str = "border") -> torch.Tensor:

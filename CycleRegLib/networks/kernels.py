@@ -21,12 +21,21 @@ _FULL_VECTOR = 16
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
-def convolve(x: _Tensor, weight: _Tensor, bias: _Tensor | None, stride: Sequence[int], padding: Sequence[int]):
-    """``F.convNd``, by oneDNN however small the input."""
-    if _direct(x):
+def convolve(
+    x: _Tensor,
+    weight: _Tensor,
+    bias: _Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    slope: float | None = None,
+) -> _Tensor:
+    """``F.convNd``, by oneDNN however small the input, and a leaky ReLU if a slope is given."""
+    if _direct(x, slope is not None):
         ones = (1,) * (x.dim() - 2)
-        return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, padding, stride, ones, 1, "none", [], "")
-    return _CONVOLVE[x.dim() - 2](x, weight, bias, tuple(stride), tuple(padding))
+        after = ("none", [], "") if slope is None else ("leaky_relu", [slope], "")
+        return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, padding, stride, ones, 1, *after)
+    result = _CONVOLVE[x.dim() - 2](x, weight, bias, tuple(stride), tuple(padding))
+    return result if slope is None else F.leaky_relu_(result, slope)
 
 
 def convolve_transposed(
@@ -46,9 +55,11 @@ def convolve_transposed(
     return _TRANSPOSED[x.dim() - 2](x, weight, bias, tuple(stride), tuple(padding), tuple(output_padding))
 
 
-def _direct(x: _Tensor) -> bool:
-    # PyTorch hands float32 convolutions of few slices and channels to a kernel of its own, many times slower.
-    return x.device.type == "cpu" and x.dtype == torch.float32 and _onednn_answers(x.dim() - 2)
+def _direct(x: _Tensor, activated: bool = False) -> bool:
+    # PyTorch hands float32 convolutions of few slices and channels to a kernel of its own, many times slower; in
+    # bfloat16 it does not, and then only an activation in the same pass is to be gained.
+    wanted = x.dtype == torch.float32 or (activated and x.dtype == torch.bfloat16)
+    return wanted and x.device.type == "cpu" and _onednn_answers(x.dim() - 2)
 
 
 @cache
@@ -56,18 +67,18 @@ def _onednn_answers(dimension: int) -> bool:
     """Whether this PyTorch has the operators that compilers of its own use, with the meaning known here."""
     if not torch.backends.mkldnn.is_available():
         return False
-    x = torch.arange(2.0 * 4**dimension).reshape(1, 2, *(4,) * dimension)
+    x = 40.0 - torch.arange(2.0 * 4**dimension).reshape(1, 2, *(4,) * dimension)
     weight = torch.arange(4.0 * 3**dimension).reshape(2, 2, *(3,) * dimension)
     bias, ones, twos = torch.tensor([1.0, -1.0]), (1,) * dimension, (2,) * dimension
     try:
-        found = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, ones, twos, ones, 1, "none", [], "")
+        found = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, ones, twos, ones, 1, "leaky_relu", [0.5], "")
         raised = torch.ops.mkldnn._convolution_transpose_pointwise(
             x, weight, bias, ones, ones, twos, ones, 1, "none", [], ""
         )
     except (AttributeError, RuntimeError, TypeError):
         return False
     return bool(
-        torch.allclose(found, _CONVOLVE[dimension](x, weight, bias, 2, 1))
+        torch.allclose(found, F.leaky_relu(_CONVOLVE[dimension](x, weight, bias, 2, 1), 0.5))
         and torch.allclose(raised, _TRANSPOSED[dimension](x, weight, bias, 2, 1, 1))
     )
 
@@ -112,9 +123,9 @@ class Plain:
         """Which slices of the input give these of the result."""
         return start * self.stride - self.padding, (stop - 1) * self.stride - self.padding + self.kernel
 
-    def __call__(self, x: _Tensor, start: int, stop: int) -> _Tensor:
-        """The result's slices from the input's that :meth:`needs` names."""
-        last = convolve(x, self.weight, self.bias, self.steps, self.margins).movedim(1, -1)
+    def __call__(self, x: _Tensor, start: int, stop: int, slope: float | None = None) -> _Tensor:
+        """The result's slices from the input's that :meth:`needs` names, after a leaky ReLU if a slope is given."""
+        last = convolve(x, self.weight, self.bias, self.steps, self.margins, slope).movedim(1, -1)
         # No copy: the neighbours' channels lie one after the other, as channels-last memory wants it.
         shape = (*last.shape[:-2], last.shape[-2] * self.neighbours, last.shape[-1] // self.neighbours)
         return last.reshape(shape).movedim(-1, 1)
@@ -154,8 +165,8 @@ class Doubled:
         """Which slices of the input, not doubled, give these of the result."""
         return start // 2 - 1, (stop - 1) // 2 + 2
 
-    def __call__(self, x: _Tensor, start: int, stop: int) -> _Tensor:
-        """The result's slices from the input's that :meth:`needs` names."""
+    def __call__(self, x: _Tensor, start: int, stop: int, slope: float | None = None) -> _Tensor:
+        """The result's slices from the input's that :meth:`needs` names, after a leaky ReLU if a slope is given."""
         n = x.dim() - 2
         sides = [x.shape[2] - 2, *x.shape[3:]]
         x = F.pad(x, (1, 1) * (n - 1))
@@ -168,7 +179,7 @@ class Doubled:
                 part = part.narrow(axis + 2, place, sides[axis] + 1)
                 target = target.select(axis + 2, place)
             part = part.contiguous(memory_format=CHANNELS_LAST[n])
-            target.copy_(convolve(part, weight, self.bias, (1,) * n, (0,) * n).movedim(1, -1))
+            target.copy_(convolve(part, weight, self.bias, (1,) * n, (0,) * n, slope).movedim(1, -1))
         result = whole.reshape(x.shape[0], *(2 * side for side in sides), self.outputs).movedim(-1, 1)
         offset = start // 2 * 2
         return result[:, :, start - offset : stop - offset]

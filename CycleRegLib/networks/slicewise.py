@@ -60,7 +60,11 @@ def _crop(source: Slices, index: Any) -> Slices | None:
 
 
 def _in_float32(source: Slices) -> Slices:
-    return source if source.dtype == torch.float32 else Cast(source, torch.float32)
+    if source.dtype == torch.float32:
+        return source
+    if isinstance(source, Convolved) and source.whole is None:
+        return source.widened(torch.float32)
+    return Cast(source, torch.float32)
 
 
 def _convolution(

@@ -13,8 +13,8 @@ from .kernels import CHANNELS_LAST, Doubled, Plain, convolve_transposed
 from .stand_ins import Kept, Run, Slices
 
 _Tensor = torch.Tensor
-# Sources with fewer channels than this are concatenated; the others are convolved one by one and added.
-_OWN_CONVOLUTION = 8
+# Channels of images rather than of features.
+_FEW = 8
 
 
 def _working_type(source: Slices) -> torch.dtype:
@@ -153,10 +153,9 @@ class Pooled(Slices):
 class Convolved(Slices):
     """A convolution, and a leaky ReLU where a slope is given.
 
-    That of a concatenation is the sum of its parts' convolutions, so that parts are not concatenated.
+    That of a concatenation is the sum of its parts' convolutions, so that parts are not concatenated.  Of few channels,
+    as images have, it is sooner computed again than remembered.
     """
-
-    remembers = True
 
     def __init__(
         self,
@@ -168,21 +167,23 @@ class Convolved(Slices):
     ) -> None:
         kernel = weight.shape[2:]
         sides = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(source.shape[2:], kernel, stride, padding)]
-        dtype = _working_type(source)
+        self.working = _working_type(source)
         if max(stride) > 1:
             source.settle()
         sources, self.terms, first = [], [], 0
         same = set(kernel) == {3} and set(stride) == set(padding) == {1}
-        for part in _separately(source):
+        for part in _separately(source, self.working):
             own, own_bias = weight[:, first : first + part.shape[1]], None if first else bias
             first += part.shape[1]
             if same and isinstance(part, Nearest) and part.factor == 2:
                 sources.append(part.sources[0])
-                self.terms.append(Doubled(own, own_bias, dtype))
+                self.terms.append(Doubled(own, own_bias, self.working))
             else:
                 sources.append(part)
-                self.terms.append(Plain(own, own_bias, dtype, stride, padding, sides[-1]))
-        super().__init__((source.shape[0], weight.shape[0], *sides), dtype, source.device, source.run, *sources)
+                self.terms.append(Plain(own, own_bias, self.working, stride, padding, sides[-1]))
+        shape = (source.shape[0], weight.shape[0], *sides)
+        super().__init__(shape, self.working, source.device, source.run, *sources)
+        self.remembers = source.shape[1] >= _FEW
         self.slope: float | None = None
 
     def activated(self, slope: float) -> Slices:
@@ -191,31 +192,44 @@ class Convolved(Slices):
         twin.slope = slope
         return twin
 
+    def widened(self, dtype: torch.dtype) -> Slices:
+        """The same numbers in a wider type."""
+        twin = copy.copy(self)
+        twin.dtype = dtype
+        return twin
+
     def compute(self, start: int, stop: int, kept: Kept) -> _Tensor:
+        if len(self.terms) == 1:
+            return self._term(0, start, stop, kept, self.slope).to(self.dtype)
         result = self._sum(start, stop, kept)
-        return result if self.slope is None else F.leaky_relu_(result, self.slope)
+        return (result if self.slope is None else F.leaky_relu_(result, self.slope)).to(self.dtype)
 
     def write(self, start: int, stop: int, kept: Kept, target: _Tensor) -> None:
-        result = self._sum(start, stop, kept)
-        if self.slope is None:
-            target.copy_(result)
+        if len(self.terms) == 1 or self.slope is None or self.dtype != self.working:
+            target.copy_(self.compute(start, stop, kept))
         else:
-            torch.ops.aten.leaky_relu.out(result, self.slope, out=target)
+            torch.ops.aten.leaky_relu.out(self._sum(start, stop, kept), self.slope, out=target)
 
     def _sum(self, start: int, stop: int, kept: Kept) -> _Tensor:
-        result = None
-        for source, term in zip(self.sources, self.terms):
-            part = _padded(source, *term.needs(start, stop), kept)
-            own = term(part.to(self.dtype, memory_format=CHANNELS_LAST[self.dim() - 2]), start, stop)
-            result = own if result is None else result.add_(own)
+        result = self._term(0, start, stop, kept)
+        for number in range(1, len(self.terms)):
+            result = result.add_(self._term(number, start, stop, kept))
         return result
 
+    def _term(self, number: int, start: int, stop: int, kept: Kept, slope: float | None = None) -> _Tensor:
+        term = self.terms[number]
+        part = _padded(self.sources[number], *term.needs(start, stop), kept)
+        return term(part.to(self.working, memory_format=CHANNELS_LAST[self.dim() - 2]), start, stop, slope)
 
-def _separately(source: Slices) -> tuple[Slices, ...]:
-    """What a convolution sees: a concatenation's parts, if all are wide."""
-    if isinstance(source, Joined) and source.sources and min(p.shape[1] for p in source.sources) >= _OWN_CONVOLUTION:
-        return tuple(one for part in source.sources for one in _separately(part))
-    return (source,)
+
+def _separately(source: Slices, dtype: torch.dtype) -> tuple[Slices, ...]:
+    """What a convolution sees: the parts of a concatenation; but images are brought together, once and for all."""
+    if not isinstance(source, Joined) or source.whole is not None:
+        return (source,)
+    if source.shape[1] < _FEW and all(part.whole is not None for part in source.sources):
+        joined = torch.cat([part.whole.to(dtype) for part in source.sources], dim=1)
+        return (Whole(joined.contiguous(memory_format=CHANNELS_LAST[source.dim() - 2]), source.run),)
+    return tuple(one for part in source.sources for one in _separately(part, dtype))
 
 
 class Transposed(Slices):
