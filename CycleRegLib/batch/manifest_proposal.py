@@ -42,7 +42,7 @@ _DICOM_ENDINGS = (".dcm", ".ima")
 
 
 @dataclass
-class _Volume:
+class FoundVolume:
     """An image, by the name that it has without its ending, and what lies beside it by kind."""
 
     path: Path
@@ -79,7 +79,7 @@ def propose_manifest(folder: str | os.PathLike[str], base: Path | None = None) -
     return _table(root, pairs, (base or Path()).absolute(), notes), notes
 
 
-def _table(root: Path, pairs: Sequence[tuple[str, _Volume, _Volume]], base: Path, notes: list[str]) -> str:
+def _table(root: Path, pairs: Sequence[tuple[str, FoundVolume, FoundVolume]], base: Path, notes: list[str]) -> str:
     rows = []
     names: dict[str, int] = {}
     for title, fixed, moving in pairs:
@@ -115,10 +115,10 @@ def _relative(path: Path, base: Path) -> str:
 # ---------------------------------------------------------------------- phases
 
 
-def _phase_pairs(root: Path, notes: list[str]) -> list[tuple[str, _Volume, _Volume]]:
+def _phase_pairs(root: Path, notes: list[str]) -> list[tuple[str, FoundVolume, FoundVolume]]:
     pairs = []
-    for folder in [root, *(entry for entry in _entries(root) if entry.is_dir() and not _is_dicom(entry))]:
-        volumes = _volumes(folder, notes)
+    for folder in [root, *(entry for entry in _entries(root) if entry.is_dir() and not is_dicom_folder(entry))]:
+        volumes = find_volumes(folder, notes)
         if len(volumes) < 2:
             if volumes and folder != root:
                 notes.append(f"{folder.name}: only one volume ({volumes[0].path.name}); left out.")
@@ -127,30 +127,34 @@ def _phase_pairs(root: Path, notes: list[str]) -> list[tuple[str, _Volume, _Volu
         patient = "" if folder == root else folder.name
         for moving in volumes:
             if moving is not fixed:
-                title = f"{_without(moving.name, patient)}_to_{_without(fixed.name, patient)}"
+                title = f"{without_patient(moving.name, patient)}_to_{without_patient(fixed.name, patient)}"
                 pairs.append((f"{patient}_{title}" if patient else title, fixed, moving))
     return pairs
 
 
-def _without(name: str, patient: str) -> str:
+def without_patient(name: str, patient: str) -> str:
     """A phase's name without the patient's in front of it."""
     match = re.fullmatch(re.escape(patient) + r"[_.\- ]+(.+)", name, re.IGNORECASE) if patient else None
     return match[1] if match else name
 
 
-def _volumes(folder: Path, notes: list[str]) -> list[_Volume]:
+def find_volumes(folder: Path, notes: list[str], endings: Sequence[str] = _IMAGES) -> list[FoundVolume]:
+    """The volumes that lie in a folder itself, folders of DICOM files included, with what lies beside each.
+
+    ``endings`` are those of images; what a user should know is added to ``notes``.
+    """
     entries = _entries(folder)
     found = []
     for entry in entries:
         if entry.is_dir():
-            if _is_dicom(entry):
-                found.append(_Volume(entry, entry.name))
+            if is_dicom_folder(entry):
+                found.append(FoundVolume(entry, entry.name))
             continue
-        name = _without_ending(entry, _IMAGES)
+        name = _without_ending(entry, endings)
         if name is not None and not _NO_VOLUME.search(name):
-            found.append(_Volume(entry, name))
+            found.append(FoundVolume(entry, name))
     for volume in found:
-        volume.beside = _beside(volume.name, entries, notes)
+        volume.beside = _beside(volume.name, entries, notes, endings)
     return found
 
 
@@ -158,7 +162,8 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
-def _is_dicom(folder: Path) -> bool:
+def is_dicom_folder(folder: Path) -> bool:
+    """Whether the files in a folder are DICOM, as far as the first of them tells."""
     for entry in _entries(folder):
         if entry.is_file():
             if entry.name.lower().endswith(_DICOM_ENDINGS):
@@ -174,14 +179,14 @@ def _without_ending(path: Path, endings: Sequence[str]) -> str | None:
     return None if ending is None else path.name[: -len(ending)]
 
 
-def _beside(name: str, entries: Sequence[Path], notes: list[str]) -> dict[str, Path]:
+def _beside(name: str, entries: Sequence[Path], notes: list[str], images: Sequence[str] = _IMAGES) -> dict[str, Path]:
     """What belongs to a volume by its name, where that is unambiguous."""
     stems = [name.lower()]
     if stems[0].endswith("_t1w"):
         stems.append(stems[0][: -len("_t1w")])
     beside = {}
     for kind, words in _WORDS.items():
-        endings = _LANDMARKS if kind == "landmarks" else _IMAGES
+        endings = _LANDMARKS if kind == "landmarks" else images
         wanted = {f"{stem}{by}{word}" for stem in stems for word in words for by in "_.-"}
         wanted |= {f"{word}{by}{stem}" for stem in stems for word in words for by in "_.-"}
         if kind == "landmarks":
@@ -197,9 +202,9 @@ def _beside(name: str, entries: Sequence[Path], notes: list[str]) -> dict[str, P
 # ---------------------------------------------------------------------- BIDS
 
 
-def _subjects(root: Path, notes: list[str]) -> dict[str, dict[str, _Volume]]:
+def _subjects(root: Path, notes: list[str]) -> dict[str, dict[str, FoundVolume]]:
     """The T1-weighted volume of each session of each subject; the session is empty where there are none."""
-    found: dict[str, dict[str, _Volume]] = {}
+    found: dict[str, dict[str, FoundVolume]] = {}
     for subject in sorted(root.glob("sub-*")):
         for session in [subject, *sorted(subject.glob("ses-*"))]:
             anatomy = session / "anat"
@@ -211,14 +216,14 @@ def _subjects(root: Path, notes: list[str]) -> dict[str, dict[str, _Volume]]:
                 notes.append(f"{anatomy.relative_to(root)}: of {len(images)} T1w images, {images[0].name} is used.")
             if images:
                 name = _without_ending(images[0], _IMAGES) or ""
-                volume = _Volume(images[0], name, _beside(name, entries, notes))
+                volume = FoundVolume(images[0], name, _beside(name, entries, notes))
                 found.setdefault(subject.name, {})["" if session == subject else session.name] = volume
     return found
 
 
 def _bids_pairs(
-    subjects: dict[str, dict[str, _Volume]], notes: list[str]
-) -> list[tuple[str, _Volume, _Volume]]:  # fmt: skip
+    subjects: dict[str, dict[str, FoundVolume]], notes: list[str]
+) -> list[tuple[str, FoundVolume, FoundVolume]]:  # fmt: skip
     pairs = []
     if any(len(sessions) > 1 for sessions in subjects.values()):
         for subject, sessions in subjects.items():
