@@ -184,50 +184,8 @@ class Evaluation:
         )
 
     def rows(self, details: bool = False) -> list[Row]:
-        """Rows of a results table; ``details`` adds one per landmark and, per label, IoU, HD95 and BIR."""
-        rows: list[Row] = []
-
-        def add(name: str, unit: str, before: float | None, after: float | None) -> None:
-            rows.append(Row(name, unit, _number(before), _number(after)))
-
-        if self.landmarks is not None:
-            before, after = (measures.Statistics.of(v) for v in (self.landmarks.before, self.landmarks.after))
-            for name in ("mean", "sd", "median", "max"):
-                add(f"TRE, {name}", "mm", getattr(before, name), getattr(after, name))
-            for label, b, a in zip(self.landmarks.labels, self.landmarks.before, self.landmarks.after):
-                if details:
-                    add(f"TRE, {label}", "mm", b, a)
-        if self.labels:
-            for key, name, unit in _SCORES:
-                mean = self.mean(key)
-                add(f"{name}, mean", unit, mean.before, mean.after)
-                if key == "bir" and self.bir_all is not None:
-                    add("BIR, all labels", "", self.bir_all.before, self.bir_all.after)
-                for label, score in self.labels.items():
-                    if details or key == "dice":
-                        add(f"{name}, {label}", unit, getattr(score, key).before, getattr(score, key).after)
-        if self.tumor is not None:
-            for quantity, name, unit in _TUMOR_QUANTITIES:
-                n = self.tumor.numbers(quantity)
-                add(f"Tumor {name}, fixed", unit, n["fixed"], n["fixed"])
-                add(f"Tumor {name}, moving / warped", unit, n["moving"], n["warped"])
-                add(f"Tumor {name}, difference", unit, n["difference_before"], n["difference_after"])
-        for key, name in SIMILARITIES:
-            add(name, "nat" if key == "mutual_information" else "", *asdict(self.similarity[key]).values())
-        add("Folding", "% of voxels", None, self.jacobian.folding_percent)
-        add("Jacobian determinant, SD", "", None, self.jacobian.sd)
-        add("Jacobian determinant, SD of log", "", None, self.jacobian.sd_log)
-        add("Jacobian determinant, min", "", None, self.jacobian.min)
-        add("Jacobian determinant, max", "", None, self.jacobian.max)
-        if self.roundtrip_mm is not None:
-            for name, value in (("mean", self.roundtrip_mm.mean), ("p95", self.roundtrip_mm.p95)):
-                add(f"Round trip, {name}", "mm", None, value)
-            add("Round trip, max", "mm", None, self.roundtrip_mm.max)
-        for found, which in ((self.reversibility, ""), (self.reversibility_fixed, ", fixed image")):
-            if found is not None:
-                add(f"NMSE, there and back{which}", "", None, found["nmse"])
-                add(f"SSIM, there and back{which}", "", None, found["ssim"])
-        return rows
+        """Rows of a results table, see :func:`rows_of`."""
+        return rows_of(self.to_dict(), details)
 
     def format_table(self, details: bool = False) -> str:
         """The rows as an aligned plain-text table."""
@@ -266,6 +224,56 @@ SIMILARITIES = (
     ("nmse", "NMSE"),
     ("ssim", "SSIM"),
 )
+
+
+# ---------------------------------------------------------------------- rows
+
+
+def rows_of(content: Mapping[str, Any], details: bool = False) -> list[Row]:
+    """Rows of a results table from what :meth:`Evaluation.to_dict` gives, also read back from JSON.
+
+    ``details`` adds one per landmark and, per label, IoU, HD95 and BIR.
+    """
+    rows: list[Row] = []
+
+    def change(name: str, unit: str, numbers: Mapping[str, Any]) -> None:
+        rows.append(Row(name, unit, numbers["before"], numbers["after"]))
+
+    def add(name: str, unit: str, after: float | None) -> None:
+        rows.append(Row(name, unit, None, after))
+
+    if "tre_mm" in content:
+        tre = content["tre_mm"]
+        for key in ("mean", "sd", "median", "max"):
+            rows.append(Row(f"TRE, {key}", "mm", tre["before"][key], tre["after"][key]))
+        for landmark in tre["per_landmark"] if details else ():
+            change(f"TRE, {landmark['label']}", "mm", landmark)
+    if "labels_mean" in content:
+        for key, name, unit in _SCORES:
+            change(f"{name}, mean", unit, content["labels_mean"][key])
+            if key == "bir" and content["bir"] is not None:
+                change("BIR, all labels", "", content["bir"])
+            for label, score in content["bir_per_label" if key == "bir" else key].items():
+                if details or key == "dice":
+                    change(f"{name}, {label}", unit, score)
+    if "tumor" in content:
+        for quantity, name, unit in _TUMOR_QUANTITIES:
+            n = content["tumor"][quantity]
+            rows.append(Row(f"Tumor {name}, fixed", unit, n["fixed"], n["fixed"]))
+            rows.append(Row(f"Tumor {name}, moving / warped", unit, n["moving"], n["warped"]))
+            rows.append(Row(f"Tumor {name}, difference", unit, n["difference_before"], n["difference_after"]))
+    for key, name in SIMILARITIES:
+        change(name, "nat" if key == "mutual_information" else "", content[key])
+    jacobian = content["jacobian"]
+    add("Folding", "% of voxels", jacobian["folding_percent"])
+    for key, name in (("sd", "SD"), ("sd_log", "SD of log"), ("min", "min"), ("max", "max")):
+        add(f"Jacobian determinant, {name}", "", jacobian[key])
+    for key in ("mean", "p95", "max") if "roundtrip_mm" in content else ():
+        add(f"Round trip, {key}", "mm", content["roundtrip_mm"][key])
+    for which, image in (("reversibility", ""), ("reversibility_fixed", ", fixed image")):
+        for key in ("nmse", "ssim") if which in content else ():
+            add(f"{key.upper()}, there and back{image}", "", content[which][key])
+    return rows
 
 
 # ---------------------------------------------------------------------- plain data

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
 from ..evaluation import evaluate as evaluate_images
-from ..evaluation_result import Evaluation
+from ..evaluation_result import Evaluation, rows_of
 from ..geometry import Grid
 from .nodes import field_from_node, image_from_volume_node, landmarks_from_markups, transform_from_node
 from .results import INVERSE_ROLE, TABLE, Column, NewNodes, check_output, place_in_folder, write_table
@@ -30,7 +30,7 @@ class EvaluationNodes:
     ``folder`` is the subject hierarchy item that holds the tables, None when there is no table.
     """
 
-    evaluation: Evaluation
+    evaluation: Evaluation | Mapping[str, Any]
     summary: Any
     landmarks: Any
     segments: Any
@@ -137,7 +137,7 @@ def evaluate(
 
 
 def write_evaluation(
-    evaluation: Evaluation,
+    evaluation: Evaluation | Mapping[str, Any],
     fixedNode: Any,
     movingNode: Any,
     transformNode: Any,
@@ -146,9 +146,10 @@ def write_evaluation(
     segments: Any = True,
     tumor: Any = True,
 ) -> EvaluationNodes:
-    """Write the tables of an evaluation that is there already; outputs as those of :func:`evaluate`."""
+    """Write the tables of an evaluation that is there already, also one read back from JSON; outputs as those of
+    :func:`evaluate`."""
     outputs = {"summary": summary, "landmarks": landmarks, "segments": segments, "tumor": tumor}
-    contents = evaluation_tables(evaluation)
+    contents = evaluation_tables(evaluation.to_dict() if isinstance(evaluation, Evaluation) else evaluation)
     pair = f"{movingNode.GetName()} to {fixedNode.GetName()}"
     nodes: dict[str, Any] = dict.fromkeys(TABLE_ROLES)
     with NewNodes(fixedNode.GetScene()) as new:
@@ -163,9 +164,10 @@ def write_evaluation(
     return EvaluationNodes(evaluation, folder=folder, **nodes)
 
 
-def evaluation_tables(evaluation: Evaluation) -> dict[str, list[Column]]:
-    """The tables of an evaluation, by the names of :class:`EvaluationNodes`; only what was measured is there."""
-    rows = evaluation.rows()
+def evaluation_tables(content: Mapping[str, Any]) -> dict[str, list[Column]]:
+    """The tables of an evaluation, given as JSON has it, by the names of :class:`EvaluationNodes`; only what was
+    measured is there."""
+    rows = rows_of(content)
     tables = {
         "summary": [
             Column("Quantity", [row.name for row in rows]),
@@ -174,20 +176,28 @@ def evaluation_tables(evaluation: Evaluation) -> dict[str, list[Column]]:
             Column("After", [row.after for row in rows]),
         ]
     }
-    if evaluation.landmarks is not None:
-        found = evaluation.landmarks
+    if "tre_mm" in content:
+        found = content["tre_mm"]["per_landmark"]
         tables["landmarks"] = [
-            Column("Landmark", found.labels),
-            Column("TRE before (mm)", found.before, "Target registration error of the volumes as they lie"),
-            Column("TRE after (mm)", found.after, "Target registration error under the transform"),
+            Column("Landmark", [entry["label"] for entry in found]),
+            Column(
+                "TRE before (mm)",
+                [entry["before"] for entry in found],
+                "Target registration error of the volumes as they lie",
+            ),
+            Column(
+                "TRE after (mm)",
+                [entry["after"] for entry in found],
+                "Target registration error under the transform",
+            ),
         ]
-    if evaluation.labels:
-        tables["segments"] = [Column("Segment", list(evaluation.labels))]
+    if "labels_mean" in content:
+        tables["segments"] = [Column("Segment", list(content["dice"]))]
         for key, name, unit in (("dice", "Dice", ""), ("iou", "IoU", ""), ("hd95_mm", "HD95", " (mm)")):
             for when in ("before", "after"):
-                values = [getattr(getattr(score, key), when) for score in evaluation.labels.values()]
+                values = [score[when] for score in content[key].values()]
                 tables["segments"].append(Column(f"{name} {when}{unit}", values))
-    if evaluation.tumor is not None:
+    if "tumor" in content:
         images = ("fixed", "moving", "warped", "difference_before", "difference_after")
         titles = ("fixed", "moving", "warped", "moving - fixed", "warped - fixed")
         tables["tumor"] = [Column("Image", titles)]
@@ -196,6 +206,5 @@ def evaluation_tables(evaluation: Evaluation) -> dict[str, list[Column]]:
             ("minor_mm", "Short diameter (mm)"),
             ("volume_ml", "Volume (mL)"),
         ):
-            numbers = evaluation.tumor.numbers(key)
-            tables["tumor"].append(Column(title, [numbers[image] for image in images]))
+            tables["tumor"].append(Column(title, [content["tumor"][key][image] for image in images]))
     return tables
