@@ -120,6 +120,23 @@ _METHODS = {
             grid_rule="the fixed image's grid, coarse to fine",
         ),
         Method(
+            id="pyramid",
+            title="CycleReg pyramid",
+            summary="CycleReg's own network, trained on synthetic images alone: any contrast, both directions at once.",
+            advice="A result in a second or two, or a start for the pair optimisation where motion is large.",
+            paper="CycleReg's own; after MIND-SSC (Heinrich et al. 2013), PWC-Net (Sun et al. 2018), ConvexAdam "
+            "(Siebert et al. 2021) and SynthMorph (Hoffmann et al. 2022)",
+            needs_checkpoint=True,
+            dimensions=(3,),
+            directions="one pass gives both, each from the other by exchanging the images",
+            normalisation="percentile:0.5,99.5",
+            grid_rule="as cyclemorph",
+            trained_with="end-point error of every resolution, on synthetic pairs",
+            recipe="pyramid",
+            network=".networks.pyramid:PyramidNetwork",
+            key_signature=("encoder.0.0.", "levels.0.layers.", "levels.0.head."),
+        ),
+        Method(
             id="cyclemorph",
             title="CycleMorph",
             summary="Two U-Nets trained with cycle and identity losses; seconds per pair, needs trained weights.",
@@ -270,7 +287,7 @@ _METHODS = {
             needs_checkpoint=True,
             dimensions=(3,),
             directions="one network per direction; a single network is run twice with the images exchanged",
-            normalisation="percentile",
+            normalisation="percentile:0.5,99.5",
             grid_rule="the checkpoint's grid about the fixed image's centre, else the fixed image's grid limited to "
             "192^3 voxels; dense sub-networks pad sides to multiples of 64",
             trained_with="VTN losses, optional invertibility",

@@ -71,6 +71,9 @@ class RegistrationNetwork(nn.Module):
         Whether one pass gives the forward and the backward flow, (flow, inverse flow), instead of one flow.
     streams
         Whether it works piece by piece, so that memory does not grow with the volume; its grid is then not limited.
+    in_slabs
+        Whether its layers are computed slab by slab, see :mod:`~CycleRegLib.networks.slicewise`; of no use to a network
+        that works below full resolution.
     reducible
         Whether precision ``auto`` may go below float32: not where it costs accuracy and gains no time.
     configuration
@@ -80,6 +83,7 @@ class RegistrationNetwork(nn.Module):
     stride: int = 1
     both_directions: bool = False
     streams: bool = False
+    in_slabs: bool = True
     reducible: bool = True
 
     def __init__(self, dimension: int, **configuration: Any) -> None:
@@ -148,7 +152,7 @@ class RegistrationNetwork(nn.Module):
                 f"not {tuple(moving.shape)} and {tuple(fixed.shape)}"
             )
         pair = pad_to_multiple(moving, self.stride), pad_to_multiple(fixed, self.stride)
-        flow = slicewise(self.estimate, *pair)
+        flow = slicewise(self.estimate, *pair) if self.in_slabs else self.estimate(*pair)
         crop = (..., *[slice(0, size) for size in moving.shape[2:]])
         if self.both_directions:
             return flow[0][crop], flow[1][crop]

@@ -32,6 +32,9 @@ def lively_network(method: str, seed: int = 0, voxels: float = 1.5, **config: An
                 module.bias.copy_(torch.randn(module.bias.shape, generator=generator) * 0.05)
             if module.out_channels == network.dimension:
                 heads.append(module)
+    for parameter in network.parameters():
+        if parameter.dim() == 0:  # a level's trust in what its search found, which scales flows too
+            parameter.fill_(0.1)
     moving, fixed = (_smooth(network.dimension, generator) for _ in range(2))
     for _ in range(20):
         flow = network(moving, fixed)

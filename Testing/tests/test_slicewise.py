@@ -21,7 +21,7 @@ SMALL = {"vtn": {"cascade": "ADD", "channels": 2, "size": 64}}
 NETWORKS = [
     (method.id, dimension)
     for method in list_methods()
-    if method.network and "multiscale" not in method.network
+    if method.network and "multiscale" not in method.network and method.network_class().in_slabs
     for dimension in method.dimensions
 ]
 Flows = tuple[torch.Tensor, ...]

@@ -24,11 +24,15 @@ def known_pair(*shape: int, batch: int = 1, seed: int = 0, voxels: float = 1.5) 
     generator = torch.Generator().manual_seed(seed)
     moving = 0.5 + 0.2 * smooth(batch, 1, 6, shape, generator)
     flow = voxels * smooth(batch, len(shape), 4, shape, generator)
+    inverse = -flow
+    for _ in range(30):
+        inverse = -warp(flow, inverse, padding="border")
     labels = (moving > 0.6).long() + 2 * (moving < 0.4).long()
     return {
         "moving": moving,
         "fixed": warp(moving, flow, padding="border"),
         "flow": flow,
+        "inverse_flow": inverse,
         "moving_labels": labels,
         "fixed_labels": warp(labels.float(), flow, mode="nearest", padding="border").long(),
     }

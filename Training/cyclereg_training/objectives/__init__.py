@@ -20,6 +20,7 @@ from .inversenet import InverseNet
 from .kuang import KuangCycle, KuangRefine
 from .multiscale import MsDirNet, MultiscaleCycleMorph
 from .phases import Networks, Phase
+from .pyramid import Pyramid
 from .supervised import Supervised
 from .voxelmorph import VoxelMorph
 from .vtn import VTN
@@ -37,6 +38,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "voxelmorph1": VoxelMorph,
     "voxelmorph2": VoxelMorph,
     "ms-dirnet": MsDirNet,
+    "pyramid": Pyramid,
     "supervised": Supervised,
 }
 _COMMON = list(inspect.signature(Objective).parameters)
