@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import shlex
 import signal
@@ -257,32 +258,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(lambda: _dispatch(build_parser().parse_args(words, given)))
 
 
-def run(work: Any) -> int:
+def run(work: Any, program: str = "cyclereg") -> int:
     """Call ``work`` with the manners of the command line: one line per warning and error, no traceback, a status."""
     with warnings.catch_warnings(), _stoppable():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", CycleRegWarning)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = functools.partial(_show_warning, program)
         try:
             work()
         except CycleRegError as error:
-            _say(f"cyclereg: error: {error}")
+            _say(f"{program}: error: {error}")
             return error.exit_status
         except KeyboardInterrupt:
-            _say(f"cyclereg: error: {Cancelled()}")
+            _say(f"{program}: error: {Cancelled()}")
             return Cancelled.exit_status
         except BrokenPipeError:
             return 0  # the reader of the last words is gone (as with `| head`), and all work was done before them
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            _say(f"cyclereg: error: The system refused. {where}{error.strerror or error}.")
+            _say(f"{program}: error: The system refused. {where}{error.strerror or error}.")
             return InputError.exit_status
         except (MemoryError, RuntimeError) as error:
             from .devices import is_out_of_memory
 
             if not is_out_of_memory(error):
                 raise
-            _say("cyclereg: error: Memory ran out. Close other programs, crop the images, or resample them coarser.")
+            _say(f"{program}: error: Memory ran out. Close other programs, crop the images, or resample them coarser.")
             return OutOfMemoryError.exit_status
         finally:
             _flush_stdout()
@@ -327,9 +328,9 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+def _show_warning(program: str, message: Warning | str, *_: Any, **__: Any) -> None:
     if getattr(message, "pair", None) is None:  # those about a pair of a batch are in its summary
-        _say(f"cyclereg: warning: {message}")
+        _say(f"{program}: warning: {message}")
 
 
 def _dispatch(arguments: argparse.Namespace) -> None:
