@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any
 
 from CycleRegLib.errors import InputError
+
+from ..settings import filled
 
 Range = tuple[float, float]
 KINDS = ("blobs", "trunk", "head", "cortex", "abdomen")
@@ -196,7 +197,7 @@ class SyntheticSettings:
         InputError
             If a name is unknown; the message says which are near.
         """
-        return _filled(cls, {} if values is None else values, "synthetic")
+        return filled(cls, values, "synthetic")
 
 
 def _check_ranges(settings: Any, *logarithmic: str) -> None:
@@ -209,24 +210,3 @@ def _check_ranges(settings: Any, *logarithmic: str) -> None:
         pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value)
         if pair and value[0] > value[1]:
             raise InputError(f"The range '{f.name}' of synthetic pairs goes from {value[0]} down to {value[1]}.")
-
-
-_PARTS = {"shapes": ShapeSettings, "motion": MotionSettings, "appearance": AppearanceSettings}
-
-
-def _filled(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise InputError(f"'{where}' holds settings by name, not {values!r}.")
-    known = [f.name for f in fields(kind)]
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            near = get_close_matches(str(name), known, 3, 0.5) or known
-            raise InputError(f"'{where}' has no setting '{name}'; did you mean {' or '.join(near)}?")
-        part = _PARTS.get(name) if kind is SyntheticSettings else None
-        found[name] = _filled(part, value, f"{where}.{name}") if part else _tuples(value)
-    return kind(**found)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value

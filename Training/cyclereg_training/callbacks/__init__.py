@@ -1,0 +1,1 @@
+"""What happens beside the loop: checkpoints for the library, lines in the log, pictures, limits."""
