@@ -17,7 +17,9 @@ _ROW, _BOX, _AXIS = 46, 18, 24
 # The plot's place between the borders, per cent of the width: room for half a tick's text at both ends.
 _LEFT, _RIGHT = 2.0, 98.0
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
-_INTERVALS = 6
+_INTERVALS = 5
+# Pixels: how wide a plot is at least taken to be, and a digit.
+_NARROW, _LETTER = 330, 7
 
 
 @dataclass(frozen=True)
@@ -125,17 +127,18 @@ def box_plot(
         return f"{_LEFT + (_RIGHT - _LEFT) * (value - low) / (high - low):.3f}%"
 
     parts = []
-    for index in range(round((high - low) / step) + 1):
-        value = low + index * step
+    values = [low + index * step for index in range(round((high - low) / step) + 1)]
+    texts = [_tick(value, step) for value in values]
+    texts[-1] += f" {unit}" if unit else ""
+    for value, text, anchor in zip(values, _legible(texts), ["start", *["middle"] * (len(values) - 2), "end"]):
         x = at(value)
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="0" y2="{bottom}" style="stroke:{_LINE}"/>')
-        anchor = "start" if index == 0 else "end" if round((high - value) / step) == 0 else "middle"
-        text = _tick(value, step) + (f" {unit}" if unit and anchor == "end" else "")
-        # At the ends texts begin and end with the plot, so that none is cut off.
-        parts.append(
-            f'<text class="tick" x="{x}" y="{bottom + 16}" text-anchor="{anchor}" style="fill:{_MUTED}">'
-            f"{escape(text)}</text>"
-        )
+        if text:
+            # At the ends texts begin and end with the plot, so that none is cut off.
+            parts.append(
+                f'<text class="tick" x="{x}" y="{bottom + 16}" text-anchor="{anchor}" style="fill:{_MUTED}">'
+                f"{escape(text)}</text>"
+            )
     for index, (name, box) in enumerate(boxes.items()):
         color = (colors or {}).get(name, "var(--after, currentColor)")
         parts.append(_group(name, box, unit, at, _ROW * index, color, (names or {}).get(name)))
@@ -223,6 +226,21 @@ def _tick(value: float, step: float) -> str:
     return text.replace("-", "−")
 
 
+def _legible(texts: Sequence[str]) -> list[str]:
+    """The ticks' texts, without those that would run into the next one where the plot is narrow; the ends stay."""
+    space = _NARROW * (_RIGHT - _LEFT) / 100 / (len(texts) - 1)
+    kept = list(texts)
+    first, begins = _LETTER * (len(texts[0]) + 1), (len(texts) - 1) * space - _LETTER * (len(texts[-1]) + 1)
+    for index in range(len(texts) - 2, 0, -1):
+        half = _LETTER * len(texts[index]) / 2
+        if index * space - half < first or index * space + half > begins:
+            kept[index] = ""
+        else:
+            begins = index * space - half - _LETTER
+    return kept
+
+
 def _short(value: float) -> str:
-    """Three significant digits, four from a thousand on."""
-    return (f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}").replace("-", "−")
+    """Three significant digits, all of them from a thousand on."""
+    text = "0" if value == 0 else f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:#.3g}"
+    return text.rstrip(".").replace("-", "−")

@@ -1,7 +1,7 @@
 """The pieces of the HTML report: page, style, numbers, tables, figures, scales.
 
-Everything that comes from outside goes through :func:`escape`.  A page holds no reference to anything outside itself:
-pictures are ``data:`` URIs, and its content security policy forbids the rest.
+Everything that comes from outside goes through :func:`escape`.  A page asks for nothing from anywhere: its pictures are
+``data:`` URIs, or lie beside it where it says so, and its content security policy forbids the rest.
 """
 
 from __future__ import annotations
@@ -21,16 +21,26 @@ def escape(text: object) -> str:
     return _escape(str(text), quote=True)
 
 
-def page(title: str, body: str) -> str:
-    """A complete HTML5 document."""
-    script_hash = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'"
+def page(title: str, body: str, script: str = SCRIPT, style: str = "", images: str = "data:") -> str:
+    """A complete HTML5 document.
+
+    Parameters
+    ----------
+    script
+        The only one that runs.
+    style
+        Rules after those of every report.
+    images
+        Where pictures may come from, as the content security policy writes it.
+    """
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src {images}; style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n"
-        f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n{body}\n"
+        f"<script>{script}</script>\n</body>\n</html>\n"
     )
 
 

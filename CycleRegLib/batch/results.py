@@ -1,4 +1,4 @@
-"""The tables of a batch: ``results.csv`` with every measure of every pair, and ``summary.md``."""
+"""The tables of a batch: ``results.csv`` with every measure of every pair, ``summary.md``, and ``report.html``."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from ..outputs import OutputTransaction
+from .page import render_page
 from .record import STATUSES
 
 _FIRST = ("id", "status", "reason", "attempts", "folder", "worker")
 
 
-def write_results(output: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``results.csv`` and ``summary.md`` into a batch's folder; both appear, or neither.
+def write_results(
+    output: Path, records: Sequence[Mapping[str, Any]], options: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Write ``results.csv``, ``summary.md`` and ``report.html`` into a batch's folder; all appear, or none.
 
     Parameters
     ----------
     records
         What became of every pair, in the manifest's order; see :class:`~.record.BatchRecord`.
+    options
+        The pairs' rows of the manifest, see :meth:`~.manifest.PairSpec.to_dict`.
 
     Raises
     ------
@@ -32,6 +37,8 @@ def write_results(output: Path, records: Sequence[Mapping[str, Any]]) -> None:
             writer = csv.writer(file)
             writer.writerows(table(records, output))
         out.path(output / "summary.md").write_text(summary_text(records), encoding="utf-8")
+        text = render_page(records, output, options, ("results.csv", "summary.md", "manifest.json"))
+        out.path(output / "report.html").write_text(text, encoding="utf-8")
 
 
 def table(records: Sequence[Mapping[str, Any]], output: Path) -> list[list[Any]]:

@@ -43,8 +43,8 @@ def run_batch(
 
     Pairs that are complete from an earlier run, with the same inputs and options, are kept.  A pair that fails is
     recorded with its reason, and the rest goes on.  Whoever stops asking for records stops the batch: what is computed
-    is written, and the next run goes on from there.  At the end ``results.csv`` and ``summary.md`` are written, unless
-    only some pairs were chosen.
+    is written, and the next run goes on from there.  At the end ``results.csv``, ``summary.md`` and ``report.html`` are
+    written, unless only some pairs were chosen.
 
     Parameters
     ----------
@@ -167,7 +167,11 @@ class _Run:
             self._found.get(spec.id) or BatchRecord(spec.id, "skipped", reason) for spec in self._specs
         ]  # fmt: skip
         try:
-            write_results(self._job.folder.path, [record.to_dict() for record in records])
+            write_results(
+                self._job.folder.path,
+                [record.to_dict() for record in records],
+                [spec.to_dict() for spec in self._specs],
+            )
         except (InputError, OSError):
             if must:
                 raise

@@ -24,7 +24,8 @@ from CycleRegLib.report_page import number
 from CycleRegLib.report_values import position
 from CycleRegLib.segmentations import Segmentation
 
-VOID = {"meta", "img", "input", "link", "br", "hr", "line", "circle", "rect", "stop"}
+VOID = {"meta", "img", "input", "link", "br", "hr"}
+SHAPES = {"line", "circle", "rect", "stop", "path"}
 EVIL = "<script>alert('x')</script>\"&"
 
 
@@ -55,7 +56,7 @@ class Document(HTMLParser):
             self.tables[-1][-1][-1]["value"] = float(dict(attributes)["value"])
 
     def handle_startendtag(self, tag: str, attributes: list) -> None:
-        assert tag in VOID
+        assert tag in VOID | SHAPES
         self.elements.append((tag, {k: v or "" for k, v in attributes}))
 
     def handle_endtag(self, tag: str) -> None:
