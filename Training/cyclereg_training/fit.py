@@ -15,13 +15,16 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from CycleRegLib.devices import is_out_of_memory
 from CycleRegLib.errors import Cancelled, CycleRegWarning, InputError
 
 from .callbacks.export import ENDPOINT, LOSS, Export
 from .callbacks.journal import Journal
 from .callbacks.limits import TimeLimit
+from .callbacks.pictures import Pictures
 from .config import Config, seconds_of
 from .data import build_data
+from .dry_run import dry_run, too_large
 from .module import TrainingModule
 from .networks import read_run_checkpoint
 from .run_folder import LAST, MetricsFile, RunFolder, tensorboard
@@ -70,12 +73,39 @@ def fit(config: Config, output: str | Path | None = None, resume: str | Path | N
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=kept, weights_only=True)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        pair, device = data.validation_pair, trainer.strategy.root_device
+        raise too_large(module, pair, _shape_at(data, trainer.current_epoch), device) from error
     except SystemExit as end:
         signal.signal(signal.SIGINT, handler)
         kept = "--ckpt_path last goes on after the last whole epoch" if (folder / LAST).exists() else "nothing was kept"
         raise Cancelled(f"Stopped; {kept}.") from end
     log.info(f"Done after {trainer.current_epoch} epochs, {trainer.global_step} steps: {folder.path}")
     return folder.path
+
+
+def try_out(config: Config) -> None:
+    """Print what a training will need, see :mod:`~cyclereg_training.dry_run`; nothing is written.
+
+    Raises
+    ------
+    InputError, OutOfMemoryError
+        As :func:`~cyclereg_training.dry_run.dry_run`.
+    """
+    quiet_lightning()
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    module, data = TrainingModule(config), build_data(config)
+    trainer = lightning.Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
+    for line in dry_run(config, module, data, trainer):
+        print(line, flush=True)
 
 
 def build_trainer(
@@ -95,7 +125,7 @@ def build_trainer(
     metrics = MetricsFile(folder / "metrics.csv")
     metrics.begin(step)
     export = Export(folder, data, settings.monitor)
-    callbacks: list[Callback] = [export, Journal(log, export)]
+    callbacks: list[Callback] = [export, Journal(log, export), Pictures(folder, data)]
     if settings.max_time is not None:
         callbacks.append(TimeLimit(seconds_of(settings.max_time), log))
     if settings.early_stopping is not None:
@@ -130,6 +160,10 @@ def build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data share themselves out, see data.sampling
     )
+
+
+def _shape_at(data: Any, epoch: int) -> tuple[int, ...]:
+    return tuple(data.shape_at(epoch) if hasattr(data, "shape_at") else data.shape)
 
 
 def _strategy(config: Config, module: TrainingModule) -> str | Strategy:

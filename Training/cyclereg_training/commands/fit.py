@@ -15,13 +15,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ckpt_path", "--ckpt-path", metavar="last|FILE", help="go on where the run was kept at the end of an epoch"
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only read the data and make a step; says how long and how much memory"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run it; the exit status."""
     from ..config import read_config
-    from ..fit import fit
+    from ..fit import fit, try_out
 
     config = read_config(arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        try_out(config)
+        return 0
     fit(config, arguments.output, arguments.ckpt_path)
     return 0
