@@ -59,7 +59,7 @@ def require_labels(data: Any) -> None:
     if missing:
         named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise InputError(
-            f"A Dice loss needs label maps of every volume, but there are none for {named}. Put them beside the volumes "
-            "(NAME_seg.nii.gz or NAME.seg.nrrd), name them in the list's column segmentation, or set the weight of "
-            "'dice' to 0."
+            f"A Dice loss needs label maps of every volume, but there are none for {named}. Put them beside the "
+            "volumes (NAME_seg.nii.gz or NAME.seg.nrrd), name them in the list's column segmentation, or set the "
+            "weight of 'dice' to 0."
         )

@@ -100,12 +100,8 @@ def _of_folder(root: Path, settings: VolumeSettings, dimension: int) -> Listing:
             patient, phase = _patient_and_phase(volume, folder.relative_to(root), inside, pattern, listing)
             if patient:
                 beside = {kind: str(path.absolute()) for kind, path in volume.beside.items()}
-                listing.volumes.append(
-                    Volume(
-                        str(volume.path.absolute()), patient, phase, "", beside.get("segmentation"),
-                        beside.get("landmarks"),
-                    )  # fmt: skip
-                )
+                more = beside.get("segmentation"), beside.get("landmarks")
+                listing.volumes.append(Volume(str(volume.path.absolute()), patient, phase, "", *more))
     return listing
 
 
@@ -247,13 +243,8 @@ def _pairs(path: Path, table: Table) -> Listing:
             known = listing.volumes[numbers[file]]
             for name in ("patient", "split", "segmentation", "landmarks"):
                 if getattr(known, name) != getattr(volume, name):
-                    raise _Problems(
-                        path,
-                        [
-                            f"{table.word.capitalize()} {row}: {file} has the {name} '{getattr(volume, name)}' here but "
-                            f"'{getattr(known, name)}' in another row."
-                        ],
-                    )
+                    text = f"{table.word.capitalize()} {row}: the {name} of {file} is '{getattr(volume, name)}' here"
+                    raise _Problems(path, [f"{text} but '{getattr(known, name)}' in another row."])
             pair.append(numbers[file])
         if pair[0] == pair[1]:
             raise _Problems(path, [f"{table.word.capitalize()} {row}: fixed and moving are the same file."])
@@ -281,5 +272,7 @@ def _name(path: Path, file: str) -> str:
 def _stem(file: str) -> str:
     """A file's name without its ending."""
     name = Path(file).name
-    ending = next((e for e in (*IMAGE_SUFFIXES, *PICTURE_SUFFIXES) if e.count(".") == 2 and name.lower().endswith(e)), "")
+    ending = next(
+        (e for e in (*IMAGE_SUFFIXES, *PICTURE_SUFFIXES) if e.count(".") == 2 and name.lower().endswith(e)), ""
+    )
     return name[: -len(ending)] if ending else Path(name).stem

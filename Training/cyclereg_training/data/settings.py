@@ -37,7 +37,9 @@ class SplitSettings:
             if isinstance(value, (list, tuple)):
                 object.__setattr__(self, name, tuple(str(v) for v in value))
             elif not (_is_number(value) and 0 <= value < 1):
-                raise InputError(f"data.split.{name} is a share from 0 to below 1, or a list of patients, not {value!r}.")
+                raise InputError(
+                    f"data.split.{name} is a share from 0 to below 1, or a list of patients, not {value!r}."
+                )
         if self.share("validation") + self.share("test") >= 1:
             raise InputError("data.split leaves no patient for training: the shares add up to 1 or more.")
 
