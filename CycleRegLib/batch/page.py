@@ -217,7 +217,7 @@ class _Page:
         return "".join(out)
 
     def _files(self, record: Record) -> str:
-        """Links to a pair's pictures and to its summary."""
+        """Links to a pair's pictures, and to those of its files that people open."""
         folder = Path(record["folder"])
         where = quote(folder.relative_to(self.output).as_posix())
         out = []
@@ -227,9 +227,9 @@ class _Page:
                 self.sets.append(names)
             first = quote(first_picture(names))
             out.append(f'<a href="{where}/pictures/{first}.png" data-pictures="{self.sets.index(names)}">pictures</a>')
-        if (folder / "report.html").is_file():
-            out.append(f'<a href="{where}/report.html">report</a>')
-        out.append(f'<a href="{where}/summary.json">summary</a>')
+        for file, text in (("report.html", "report"), ("scene.mrb", "scene"), ("summary.json", "summary")):
+            if (folder / file).is_file():
+                out.append(f'<a href="{where}/{file}">{text}</a>')
         return "".join(out)
 
     # ------------------------------------------------------------------ distributions

@@ -20,8 +20,8 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome-headless-shell")
 #: The browser reads from descriptor 3 and writes to 4, whatever their numbers were here.
 _LAUNCH = (
-    "import os, sys; a, b = os.dup(int(sys.argv[1])), os.dup(int(sys.argv[2])); os.dup2(a, 3); os.dup2(b, 4); "
-    "os.execv(sys.argv[3], sys.argv[3:])"
+    "import fcntl, os, sys; a, b = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]); "
+    "os.dup2(a, 3); os.dup2(b, 4); os.execv(sys.argv[3], sys.argv[3:])"
 )
 _FLAGS = (
     "--headless",
@@ -101,8 +101,7 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         page.ask("Emulation.setEmulatedMedia", features=[scheme])
-        page.ask("Page.navigate", url=address)
-        page.wait("Page.loadEventFired")
+        page.go(address)
         return page
 
     def close(self) -> None:
@@ -128,9 +127,15 @@ class Page:
         """A command of the protocol."""
         return self._owner.ask(method, self._session, **parameters)
 
-    def wait(self, event: str) -> None:
-        """Until it has happened."""
-        self.until(lambda: any(e["method"] == event for e in self.events), event)
+    def go(self, address: str) -> None:
+        """To another document, until it has loaded."""
+        already = len(self.events)
+        self.ask("Page.navigate", url=address)
+        self.until(lambda: any(e["method"] == "Page.loadEventFired" for e in self.events[already:]), "loading")
+
+    def close(self) -> None:
+        """Close the page."""
+        self.ask("Page.close")
 
     def until(self, condition: Callable[[], Any], what: str = "it") -> Any:
         """What the condition gives as soon as it is something."""
