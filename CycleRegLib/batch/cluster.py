@@ -13,18 +13,21 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import multiprocessing
 import os
 import queue
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, CycleRegError, CycleRegWarning, InputError
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from .manifest import PairSpec
     from .pair import Job, Outcome, Worker
     from .progress import BatchProgress
+    from .runner import Keep
 
 #: How many pairs a scheduler elsewhere knows of at once: enough for it to ask for more workers.
 _SUBMITTED = 1000
@@ -61,7 +65,7 @@ def check_installed() -> None:
 def compute(
     specs: Sequence[PairSpec],
     job: Job,
-    keep: Callable[[Outcome], None],
+    keep: Keep,
     progress: BatchProgress,
     workers: int,
     scheduler: str | None,
@@ -94,6 +98,7 @@ def _client(job: Job, workers: int, scheduler: str | None) -> Iterator[Client]:
         stack.enter_context(_quiet())
         stack.enter_context(dask.config.set({"distributed.worker.profile.enabled": False}))
         if scheduler is None:
+            _use_the_interpreter()
             threads = job.threads or max(1, _cores() // workers)
             with _uninterrupted():
                 cluster = LocalCluster(
@@ -139,6 +144,17 @@ def _uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
         if heard:
             signal.raise_signal(heard[0])
+
+
+def _use_the_interpreter() -> None:
+    """In Slicer, Python says that it is ``PythonSlicer``, a launcher: processes that are started through it never get
+    what is handed to them, and whoever waits for them waits for ever."""
+    launcher = Path(sys.executable or "")
+    if launcher.stem == "PythonSlicer":
+        interpreter = launcher.with_name(f"python-real{launcher.suffix}")
+        if not interpreter.is_file():
+            raise InputError(f"Several workers cannot be started: there is no {interpreter}. Use one worker.")
+        multiprocessing.set_executable(str(interpreter))
 
 
 @contextlib.contextmanager
@@ -187,7 +203,7 @@ class _Dispatcher:
         self,
         client: Client,
         job: Job,
-        keep: Callable[[Outcome], None],
+        keep: Keep,
         progress: BatchProgress,
         local: bool,
     ) -> None:
@@ -204,10 +220,7 @@ class _Dispatcher:
         with _ReadAhead(self._local) as ahead:
             try:
                 while waiting or self._running:
-                    for _ in range(self._limit() - len(self._running)):
-                        if waiting:
-                            self._submit(waiting.popleft(), ahead)
-                    ahead.want(waiting)
+                    self._fill(waiting, ahead)
                     try:
                         future = self._over.get(timeout=0.5)
                     except queue.Empty:
@@ -218,12 +231,19 @@ class _Dispatcher:
                     if outcome is None:
                         waiting.appendleft(spec)
                         continue
-                    self._keep(outcome)
-                    yield outcome.record
                     if outcome.stop:
+                        yield self._keep(outcome)
                         return
+                    self._fill(waiting, ahead)  # workers need not wait while a scene is made
+                    yield self._keep(outcome)
             finally:
                 self._finish()
+
+    def _fill(self, waiting: deque[PairSpec], ahead: _ReadAhead) -> None:
+        """Give idle workers something to do."""
+        for _ in range(min(len(waiting), self._limit() - len(self._running))):
+            self._submit(waiting.popleft(), ahead)
+        ahead.want(waiting)
 
     def _limit(self) -> int:
         """How many pairs may be with the scheduler: on this machine one per worker, so that a death has one suspect."""

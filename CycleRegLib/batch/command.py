@@ -38,6 +38,7 @@ def run_command(arguments: argparse.Namespace) -> None:
         scheduler=arguments.scheduler,
         overwrite=arguments.overwrite,
         pictures=arguments.pictures,
+        scenes=arguments.scenes,
         pairs=arguments.pairs,
         ids=arguments.ids,
         threads=arguments.threads,

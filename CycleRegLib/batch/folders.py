@@ -31,6 +31,8 @@ from .record import BatchRecord
 
 _FORMAT = 1
 _SUMMARY, _BEGUN = "summary.json", "begun.json"
+#: The file of a pair that may be made later than the others.
+SCENE = "scene.mrb"
 # What follows a pair's id: the run and the attempt; or, while a finished pair replaces an older one, that one.
 _TOKEN = r"\.[0-9a-f]+-[0-9]+(-replaced)?"
 
@@ -186,6 +188,22 @@ class BatchFolder:
         self.forget(name)
         return place
 
+    def add_scene(self, name: str, partial: Path, summary: dict[str, Any]) -> None:
+        """Put a scene that was written into a begun folder beside a complete pair's other files, and into its summary.
+
+        Raises
+        ------
+        OSError
+            If the system refuses.
+        """
+        place, written = self.place(name), partial / SCENE
+        files = {**summary["files"], SCENE: written.stat().st_size}
+        write_json({**summary, "files": dict(sorted(files.items()))}, partial / _SUMMARY)
+        # Between the two, the scene is not in the summary: it does not count, and the pair does.
+        os.replace(written, place / SCENE)
+        os.replace(partial / _SUMMARY, place / _SUMMARY)
+        self.forget(name)
+
     def forget(self, name: str) -> None:
         """Remove what is left of earlier failures and attempts of a pair."""
         with contextlib.suppress(FileNotFoundError):
@@ -223,13 +241,20 @@ class BatchFolder:
                 staged.unlink()
 
     def summary(self, name: str) -> dict[str, Any] | None:
-        """The summary of a complete pair; None if it is not complete, or one of its files is not as it was written."""
+        """The summary of a complete pair; None if it is not complete, or one of its files is not as it was written.
+
+        A scene that is not as it was written is not among its ``files``, and all else stands.
+        """
         folder = self.place(name)
         try:
             content = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
             if content["status"] != "done":
                 return None
-            whole = all((folder / file).stat().st_size == size for file, size in content["files"].items())
+            files = content["files"]
+            scene = files.pop(SCENE, None)
+            whole = all((folder / file).stat().st_size == size for file, size in files.items())
+            if scene is not None and (folder / SCENE).is_file() and (folder / SCENE).stat().st_size == scene:
+                files[SCENE] = scene
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return content if whole else None

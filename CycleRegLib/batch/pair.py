@@ -56,6 +56,8 @@ class Job:
         Write pictures of every pair.
     threads
         Processor threads of each worker; as many as PyTorch takes by itself when None.
+    scenes
+        Write a scene of every pair, in the process that gives the command.
     """
 
     output: str
@@ -63,6 +65,7 @@ class Job:
     overwrite: bool = False
     pictures: bool = False
     threads: int | None = None
+    scenes: bool = False
 
     @property
     def folder(self) -> BatchFolder:
@@ -122,17 +125,17 @@ class Worker:
         began = time.perf_counter()
         messages: list[str] = []
         try:
-            with _warnings_to(messages):
+            with collect_warnings(messages):
                 identity = identity or self.hashes.identify(spec)
                 kept = kept_record(spec, job, identity)
-                if kept is not None and (kept.status == "done" or not job.overwrite):
+                if kept is not None:
                     return Outcome(kept)
                 arguments = spec.namespace()
                 inputs = read_inputs(arguments)
                 known = read_known(arguments, is_flat(inputs["fixed"]))
                 identity.check_unchanged()
         except Exception as error:
-            return self._failed(spec, job, error, began)
+            return self.failed(spec, job, error, began)
         return Loaded(spec, identity, inputs, known, messages, {"read": time.perf_counter() - began})
 
     def begin(self, spec: PairSpec, job: Job, attempt: int = 1) -> Path | Outcome:
@@ -140,7 +143,7 @@ class Worker:
         try:
             return job.folder.begin(spec.id, attempt)
         except OSError as error:
-            return self._failed(spec, job, error, time.perf_counter(), attempt, writing=True)
+            return self.failed(spec, job, error, time.perf_counter(), attempt, writing=True)
 
     def compute(
         self, loaded: Loaded, partial: Path, job: Job, attempt: int = 1, progress: Progress | None = None
@@ -164,7 +167,7 @@ class Worker:
         measuring, drawing = 0.1 * bool(loaded.known), 0.1 * job.pictures
         registering = 1.0 - measuring - drawing
         try:
-            with _warnings_to(loaded.messages):
+            with collect_warnings(loaded.messages):
                 result = register(
                     **loaded.inputs, **self._options(loaded), progress=lambda stage, f: tell(stage, registering * f)
                 )
@@ -186,7 +189,7 @@ class Worker:
             raise
         except Exception as error:
             _remove(partial)
-            return self._failed(spec, job, error, began, attempt)
+            return self.failed(spec, job, error, began, attempt)
         summary = {**result.summary(), "fixed": spec.files["fixed"], "moving": spec.files["moving"]}
         summary["warnings"] = list(dict.fromkeys(loaded.messages))
         return Computed(
@@ -236,7 +239,7 @@ class Worker:
             if kept is not None:
                 return Outcome(kept)
             size = computed.field.vectors.nbytes + computed.inverse.vectors.nbytes
-            return self._failed(spec, job, error, began, computed.attempt, writing=True, size=size)
+            return self.failed(spec, job, error, began, computed.attempt, writing=True, size=size)
 
     # ------------------------------------------------------------------ parts
 
@@ -291,7 +294,7 @@ class Worker:
             **loaded.known,
         )
 
-    def _failed(
+    def failed(
         self, spec: PairSpec, job: Job, error: Exception, began: float, attempt: int = 1, writing: bool = False,
         size: int = 0,
     ) -> Outcome:  # fmt: skip
@@ -316,7 +319,8 @@ class Worker:
 def kept_record(spec: PairSpec, job: Job, identity: Identity | None = None) -> BatchRecord | None:
     """The record of a pair that is complete and was made from the same inputs and options; None otherwise.
 
-    It is ``kept``, but ``done`` if it was done in this very run: by a worker that died before it could say so.
+    It is ``kept``, but ``done`` if it was done in this very run: by a worker that died before it could say so.  A run
+    that overwrites keeps nothing of earlier runs.
     Without ``identity``, only what is remembered of the files is looked at, so that nothing is read; None also where
     that proves nothing.
     """
@@ -325,6 +329,8 @@ def kept_record(spec: PairSpec, job: Job, identity: Identity | None = None) -> B
         return None
     this_run = summary.get("run") == job.run
     if not this_run:
+        if job.overwrite:
+            return None
         fingerprint = summary.get("fingerprint") or {}
         if identity is None:
             identity = recall(spec, fingerprint)
@@ -345,7 +351,7 @@ def kept_record(spec: PairSpec, job: Job, identity: Identity | None = None) -> B
 
 
 @contextlib.contextmanager
-def _warnings_to(messages: list[str]) -> Iterator[None]:
+def collect_warnings(messages: list[str]) -> Iterator[None]:
     """Collect what this thread warns of; other threads work on other pairs meanwhile."""
     token = pair_warnings.set(messages)
     try:

@@ -13,14 +13,15 @@ import torch
 
 from ..errors import Cancelled, InputError
 from . import cluster
+from . import scenes as making
 from .manifest import PairSpec, Source, read_manifest
 from .pair import Computed, Job, Loaded, Outcome, Worker, kept_record
 from .progress import BatchProgress, own_stderr
 from .record import BatchRecord
 from .results import write_results
 
-#: Takes what became of a pair as soon as it is known, also when nobody asks for further pairs.
-Keep = Callable[[Outcome], None]
+#: Takes what became of a pair as soon as it is known, also when nobody asks for further pairs; gives the record.
+Keep = Callable[[Outcome], BatchRecord]
 
 
 def run_batch(
@@ -30,6 +31,7 @@ def run_batch(
     scheduler: str | None = None,
     overwrite: bool = False,
     pictures: bool = False,
+    scenes: bool = False,
     pairs: str | None = None,
     ids: str | None = None,
     threads: int | None = None,
@@ -61,6 +63,8 @@ def run_batch(
         Compute again what is complete.
     pictures
         Write pictures of every pair.
+    scenes
+        Write a ``scene.mrb`` of every pair, which 3D Slicer opens, see :mod:`~.scenes`.
     pairs, ids
         Only some pairs, see :func:`~.manifest.read_manifest`.
     threads
@@ -82,9 +86,11 @@ def run_batch(
         raise InputError("At least one worker with one thread is needed.")
     if workers > 1 or scheduler is not None:
         cluster.check_installed()
+    if scenes:
+        making.check_installed()
     specs = read_manifest(manifest, options, scheduler is None, pairs, ids)
     folder = os.path.abspath(os.path.expanduser(output))
-    job = Job(folder, uuid.uuid4().hex[:8], overwrite, pictures, threads)
+    job = Job(folder, uuid.uuid4().hex[:8], overwrite, pictures, threads, scenes)
     job.folder.check(specs)
     run = _Run(specs, job, whole=pairs is None and ids is None)
     return run.records(workers, scheduler, progress)
@@ -123,23 +129,29 @@ class _Run:
 
     def _all(self, workers: int, scheduler: str | None, progress: BatchProgress) -> Iterator[BatchRecord]:
         job, folder = self._job, self._job.folder
+        by_id = {spec.id: spec for spec in self._specs}
+        here = Worker("main")
 
-        def keep(outcome: Outcome) -> None:
+        def keep(outcome: Outcome) -> BatchRecord:
+            if job.scenes:
+                outcome = making.with_scene(by_id[outcome.record.id], job, outcome, here)
             record = outcome.record
             self._found[record.id] = record
             self._stop = self._stop or outcome.stop
             if record.status == "failed":
                 folder.drop(record.id)
             progress.add(record)
+            return record
 
         left = []
         for spec in self._specs:
-            kept = None if job.overwrite else kept_record(spec, job)
+            kept = kept_record(spec, job)
             if kept is None:
                 left.append(spec)
             else:
-                keep(Outcome(kept))
-                yield kept
+                yield keep(Outcome(kept))
+            if self._stop:
+                return
         # A pair that brought a whole run down may do so again: the others come first.
         begun = folder.all_begun()
         left.sort(key=lambda spec: spec.id in begun)
@@ -208,19 +220,16 @@ def _here(specs: Sequence[PairSpec], job: Job, keep: Keep, progress: BatchProgre
                 del loaded
                 if behind is not None:
                     outcome, behind = behind.result(), None
-                    keep(outcome)
-                    yield outcome.record
+                    yield keep(outcome)
                 if isinstance(computed, Computed):
                     behind = writer.submit(worker.write, computed, job)
                     computed = None
                 else:
                     outcome, computed = computed, None
-                    keep(outcome)
-                    yield outcome.record
+                    yield keep(outcome)
             if behind is not None:
                 outcome, behind = behind.result(), None
-                keep(outcome)
-                yield outcome.record
+                yield keep(outcome)
         finally:
             if ahead is not None:
                 ahead.cancel()

@@ -15,6 +15,7 @@ from .nodes import (
     landmarks_from_markups,
     transform_from_node,
 )
+from .pair_scene import load_inputs, write_pair_scene
 from .results import Column, show_under, write_table, write_transform, write_volume
 from .scene import (
     ensure_scene,
@@ -42,6 +43,7 @@ __all__ = [
     "grid_from_volume_node",
     "image_from_volume_node",
     "landmarks_from_markups",
+    "load_inputs",
     "load_landmarks",
     "load_segmentation",
     "load_transform",
@@ -59,6 +61,7 @@ __all__ = [
     "use_linear_interpolation",
     "volume_node",
     "write_evaluation",
+    "write_pair_scene",
     "write_table",
     "write_transform",
     "write_volume",

@@ -1,4 +1,7 @@
-"""The whole job from files to a scene: what ``CycleReg/Scripts/run_cyclereg.py`` runs in Slicer and on slicer-core."""
+"""The whole job from files to a scene: what ``CycleReg/Scripts/run_cyclereg.py`` runs in Slicer and on slicer-core.
+
+``batch`` as the first argument is ``cyclereg batch --scenes``; everything else is one pair.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cli import OneLineParser, add_measure_arguments, add_register_arguments, run
+from ..cli import main as command_line
 from ..commands import (
     check_register_outputs,
     claim_register_outputs,
@@ -27,26 +31,16 @@ from ..report import render_report
 from .job import ProcessResult, process
 from .measure import EvaluationNodes, evaluate
 from .nodes import image_from_volume_node, landmarks_from_markups, transform_from_node
-from .scene import ensure_scene, load_landmarks, load_segmentation, load_transform, load_volume, save_scene
+from .pair_scene import load_inputs
+from .scene import ensure_scene, save_scene
 from .segments import segmentation_from_node
-
-_LOADERS: dict[str, Callable[..., Any]] = {
-    "fixed": load_volume,
-    "moving": load_volume,
-    "fixed_mask": load_segmentation,
-    "moving_mask": load_segmentation,
-    "initial_transform": load_transform,
-    "fixed_landmarks": load_landmarks,
-    "moving_landmarks": load_landmarks,
-    "fixed_segmentation": load_segmentation,
-    "moving_segmentation": load_segmentation,
-}
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The arguments of ``cyclereg register``, those to measure with, and the scene."""
     parser = OneLineParser(
-        prog="run_cyclereg.py", description="Register two images with MRML nodes and save a scene that 3D Slicer opens."
+        prog="run_cyclereg.py",
+        description="Register two images with MRML nodes and save a scene for 3D Slicer. For many pairs: batch --help.",
     )
     add_register_arguments(parser)
     add_measure_arguments(parser)
@@ -55,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str], register: Callable[..., Any] | None = None) -> int:
-    """Load, register, measure and save; returns the exit status of the command line.
+    """Load, register, measure and save, one pair or a batch; returns the exit status of the command line.
 
     Errors meant for the user are one line on stderr, without a traceback.  All files appear, or none.
 
@@ -64,8 +58,10 @@ def main(argv: Sequence[str], register: Callable[..., Any] | None = None) -> int
     argv
         Arguments without the program's name.
     register
-        Replaces :func:`CycleRegLib.registration.register`.
+        Replaces :func:`CycleRegLib.registration.register` for one pair.
     """
+    if argv and argv[0] == "batch":
+        return command_line(["batch", "--scenes", *argv[1:]])
     given = argparse.Namespace(command=shlex.join(["run_cyclereg.py", *argv]))
     return run(lambda: _job(build_parser().parse_args(list(argv), given), register))
 
@@ -77,11 +73,7 @@ def _job(arguments: argparse.Namespace, register: Callable[..., Any] | None) -> 
         out.claim(arguments.scene)
         report = claim_register_outputs(arguments, out)
         ensure_scene()
-        nodes = {
-            name: load(getattr(arguments, name), name.replace("_", " "))
-            for name, load in _LOADERS.items()
-            if getattr(arguments, name) is not None
-        }
+        nodes = load_inputs({name: path for name, path in vars(arguments).items() if path is not None})
         check_register_outputs(arguments, image_from_volume_node(nodes["moving"], colours=True))
         done = process(
             nodes["fixed"],

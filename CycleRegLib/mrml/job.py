@@ -196,17 +196,18 @@ class Job:
     fixed_name: str
     moving_name: str
 
-    def commit(self, result: RegistrationResult) -> ProcessResult:
+    def commit(self, result: Any) -> ProcessResult:
         """Write what was asked for into the scene; nothing of it if anything fails before.
 
+        ``result`` is a :class:`CycleRegLib.registration.RegistrationResult`, or has the same of what was asked for.
         Output nodes that were removed from the scene meanwhile are made anew.
         """
         contents: dict[str, Callable[[], Any]] = {
             "transform": lambda: result.field,
             "inverse_transform": lambda: result.inverse,
             "volume": lambda: result.warped,
-            "jacobian": result.jacobian,
-            "roundtrip": result.roundtrip_image,
+            "jacobian": lambda: result.jacobian(),
+            "roundtrip": lambda: result.roundtrip_image(),
             "summary_table": lambda: summary_columns(result.summary()),
         }
         ready = {what: contents[what]() for what, output in self.outputs.items() if output}

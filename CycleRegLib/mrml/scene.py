@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,14 +47,37 @@ def ensure_scene() -> Any:
     return scene
 
 
+def drop_scene(scene: Any) -> None:
+    """Empty a scene that :func:`ensure_scene` made, and let go of it."""
+    scene.Clear(True)
+    logic = _color_logics.pop(id(scene), None)
+    if logic is not None:
+        logic.SetMRMLScene(None)
+
+
 @contextmanager
 def _quiet_vtk() -> Iterator[None]:
-    """VTK's own complaints would bury the one clear line that a user gets."""
+    """VTK's own complaints would bury the one clear line that a user gets.
+
+    Some of its libraries write to the process's standard output without asking; nothing else of this thread does here.
+    """
     before = vtk.vtkObject.GetGlobalWarningDisplay()
     vtk.vtkObject.GlobalWarningDisplayOff()
     try:
+        sys.stdout.flush()
+        stdout = os.dup(1)
+    except (AttributeError, OSError, ValueError):
+        stdout = None  # a windowed program without a standard output
+    if stdout is not None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+    try:
         yield
     finally:
+        if stdout is not None:
+            os.dup2(stdout, 1)
+            os.close(stdout)
         vtk.vtkObject.SetGlobalWarningDisplay(before)
 
 
@@ -219,14 +243,23 @@ def save_scene(path: os.PathLike[str] | str, out: OutputTransaction | None = Non
     if out is None:
         with OutputTransaction() as own:
             return save_scene(path, own)
-    scene = ensure_scene()
-    messages = slicer.vtkMRMLMessageCollection()
-    with _quiet_vtk():
-        done = scene.WriteToMRB(str(out.path(path)), None, messages)
-    if not done:
-        reason = messages.GetAllMessagesAsString().strip() or "the disk refused"
-        raise OSError(f"the scene {path.name} could not be saved ({reason})")
+    write_scene(out.path(path))
     return path
+
+
+def write_scene(path: Path) -> None:
+    """Save the scene, as :func:`save_scene`, at once into a folder that only its maker looks at.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    scene = ensure_scene()
+    with _quiet_vtk():
+        done = scene.WriteToMRB(str(path), None, slicer.vtkMRMLMessageCollection())
+    if not done:
+        raise OSError(f"the scene {path.name} could not be saved (is the disk full?)")
 
 
 def read_scene(path: os.PathLike[str] | str, scene: Any = None) -> Any:

@@ -112,7 +112,8 @@ class TestWorkersThatDie:
         found = statuses(out)
         assert found["long"] == "skipped"
         complete = [name for name, status in found.items() if status == "done"]
-        assert {"p00", "p01", "p02"} <= set(complete)
+        # The other worker may have been at any one of the four that were given out before.
+        assert len({"p00", "p01", "p02", "p03"} & set(complete)) >= 3
         for name in complete:
             check_whole(out, name)
         check_clean(out)

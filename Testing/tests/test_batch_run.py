@@ -504,6 +504,13 @@ class TestScheduler:
         again = {record.id: record.status for record in run(folder, content, scheduler=scheduler)}
         assert again == {**dict.fromkeys(("p00", "p01", "p02", "p04"), "kept"), "p03": "failed"}
 
+    def test_overwrite(self, folder, scheduler):
+        """A worker that finds the pair complete does not give that for what it was asked to compute."""
+        run(folder, rows(2))
+        records = run(folder, rows(2), scheduler=scheduler, overwrite=True)
+        assert [(record.status, record.worker == "main") for record in records] == [("done", False)] * 2
+        assert {check_whole(folder / "out", name)["worker"] for name in ("p00", "p01")} == {records[0].worker}
+
     def test_nobody_answers(self, folder, monkeypatch):
         pytest.importorskip("distributed", reason="Dask is not installed")
         monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 0.5)
