@@ -308,6 +308,7 @@ _METHODS = {
             normalisation="unit",
             grid_rule="the size that the published file states, divided over the fixed image; else as cyclemorph",
             trained_with="similarity + gradient",
+            recipe="voxelmorph",
             network=".networks.voxelmorph:VoxelMorph",
             key_signature=("unet_model.", "flow."),
         ),

@@ -23,7 +23,7 @@ from .callbacks.journal import Journal
 from .callbacks.limits import TimeLimit
 from .callbacks.pictures import Pictures
 from .config import Config, seconds_of
-from .data import build_data
+from .data import build_data, require_labels
 from .dry_run import dry_run, too_large
 from .module import TrainingModule
 from .networks import read_run_checkpoint
@@ -58,13 +58,17 @@ def fit(config: Config, output: str | Path | None = None, resume: str | Path | N
     folder = RunFolder(target, resume is not None)
     kept = _kept_checkpoint(folder, resume)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
-    module, data = TrainingModule(config), build_data(config)
+    module, data = _built(config)
     step = 0 if kept is None else _check_same(kept, module)
     terminal = sys.stderr.isatty()
     log = folder.log(terminal)
     trainer = build_trainer(config, module, data, folder, log, step, terminal)
     folder.write_config(config)
     folder.write_environment(trainer.strategy.root_device, trainer.world_size)
+    if hasattr(data, "report"):
+        folder.write_report(data.report)
+        for line in data.report.lines():
+            log.info(line)
     count = sum(p.numel() for p in module.parameters())
     log.info(f"{config.method}: {count:,} parameters, shape {list(data.shape)}, {trainer.strategy.root_device}")
     if kept is not None:
@@ -96,7 +100,7 @@ def try_out(config: Config) -> None:
     """
     quiet_lightning()
     lightning.seed_everything(config.seed, workers=True, verbose=False)
-    module, data = TrainingModule(config), build_data(config)
+    module, data = _built(config)
     trainer = lightning.Trainer(
         accelerator=config.trainer.accelerator,
         devices=1,
@@ -160,6 +164,14 @@ def build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data share themselves out, see data.sampling
     )
+
+
+def _built(config: Config) -> tuple[TrainingModule, Any]:
+    """The networks first: what is wrong with them is found without reading a volume."""
+    module, data = TrainingModule(config), build_data(config)
+    if module.objective.weights["dice"]:
+        require_labels(data)
+    return module, data
 
 
 def _shape_at(data: Any, epoch: int) -> tuple[int, ...]:

@@ -34,8 +34,8 @@ class SyntheticDataSettings:
     ----------
     shape
         (D, H, W) of the images, or shapes by the epoch from which they hold: ``{0: [64, 64, 64], 30: [96, 96, 96]}``.
-    pairs_per_epoch
-        How many; every epoch has new ones.
+    pairs_per_epoch, fresh
+        How many, and whether every epoch has new ones.
     validation_pairs, validation_shape
         How many fixed pairs each epoch is judged by, and of which shape (the last of the schedule when left out).
     workers
@@ -47,6 +47,7 @@ class SyntheticDataSettings:
     shape: Any = (64, 64, 64)
     source: str = "synthetic"
     pairs_per_epoch: int = 200
+    fresh: bool = True
     validation_pairs: int = 8
     validation_shape: Any = None
     workers: int = 0
@@ -121,7 +122,8 @@ class SyntheticData(lightning.LightningDataModule):
     def make(self, epoch: int, indices: list[int], device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """A batch of training pairs."""
         pairs = self._source(self.shape_at(epoch), device)
-        numbers = [epoch * self.settings.pairs_per_epoch + index for index in indices]
+        first = epoch * self.settings.pairs_per_epoch if self.settings.fresh else 0
+        numbers = [first + index for index in indices]
         return {**pairs.batch(numbers).as_dict(), "index": torch.tensor(numbers)}
 
     def validation_batches(self) -> list[dict[str, Tensor]]:
