@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nonlocal status
         parser = build_parser()
         given, rest = parser.parse_known_args(words)
-        if rest and given.command == "fit" and all("=" in word and word[0] != "-" for word in rest):
+        if rest and hasattr(given, "overrides") and all("=" in word and word[0] != "-" for word in rest):
             given.overrides += rest  # those after options, which argparse does not join to the others
         elif rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")

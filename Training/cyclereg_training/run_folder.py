@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
@@ -21,6 +21,9 @@ from lightning.pytorch.loggers import Logger
 from CycleRegLib.errors import InputError
 
 from .config import Config
+
+if TYPE_CHECKING:
+    from .data.report import PreparationReport
 
 LAST, LAST_WEIGHTS, BEST_WEIGHTS = "last.ckpt", "last.safetensors", "best.safetensors"
 CONFIG, ENVIRONMENT, LOG, METRICS, PICTURES = (
@@ -71,6 +74,11 @@ class RunFolder:
     def write_environment(self, device: torch.device, processes: int) -> None:
         """Versions and the machine's kind; no names and no paths."""
         _write_whole(self / ENVIRONMENT, json.dumps(environment(device, processes), indent=2) + "\n")
+
+    @rank_zero_only
+    def write_report(self, report: PreparationReport) -> None:
+        """What became of the data: which volumes and pairs are used, what was skipped, and why."""
+        report.write(self.path)
 
     def log(self, terminal: bool) -> logging.Logger:
         """Lines of ``log.txt``, and on stderr too unless a progress bar stands there (``terminal``)."""

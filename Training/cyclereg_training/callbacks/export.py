@@ -68,12 +68,9 @@ class Export(lightning.Callback):
 
 
 def grid_of(data: Any) -> dict[str, Any]:
-    """The network grid that a checkpoint states: the data's size and spacing, where they have millimetres."""
-    if data.spacing_mm is None:
-        return {}
-    grid: dict[str, Any] = {"size": list(data.shape)[::-1], "spacing": [float(s) for s in data.spacing_mm]}
-    orientation = getattr(data, "orientation", None)
-    return {**grid, "orientation": orientation} if orientation else grid
+    """The network grid that a checkpoint states: the rule by which the data were brought to the network, if any."""
+    rule = getattr(data, "grid", None)
+    return {} if rule is None else rule.to_dict()
 
 
 def training_summary(

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from CycleRegLib import __version__
 from CycleRegLib.batch.fingerprint import files_of
 from CycleRegLib.errors import InputError
 
@@ -136,7 +137,7 @@ def default_folder() -> Path:
 
 def key_of(parts: Mapping[str, Any]) -> str:
     """SHA-256 of JSON types."""
-    text = json.dumps({"format": FORMAT, **parts}, sort_keys=True, separators=(",", ":"))
+    text = json.dumps({"format": FORMAT, "cyclereg": __version__, **parts}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

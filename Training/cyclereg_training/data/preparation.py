@@ -265,7 +265,9 @@ class Preparer:
 
 
 def fitted(grid: Grid, size: tuple[int | None, ...]) -> Grid:
-    """A grid cropped or padded to a size (x, y, z) about its centre by whole voxels, so that nothing is interpolated.
+    """A grid cropped or padded to a size (x, y, z) about its centre, as inference does it with a rule of size and spacing.
+
+    Along an axis whose number of voxels changes from even to odd or back, it is shifted by half a voxel.
 
     Raises
     ------
@@ -275,8 +277,7 @@ def fitted(grid: Grid, size: tuple[int | None, ...]) -> Grid:
     if len(size) != grid.dimension:
         raise InputError(f"data.fit has {len(size)} numbers, but the images are {grid.dimension}D.")
     wanted = tuple(n if asked is None else asked for n, asked in zip(grid.size, size))
-    first = np.array([(n - m) // 2 for n, m in zip(grid.size, wanted)], dtype=np.float64)
-    return Grid(wanted, grid.spacing, tuple(grid.to_world(first)), grid.direction)
+    return GridRule(wanted, grid.spacing).place(grid)
 
 
 def orientation_of(grid: Grid) -> str:
@@ -324,7 +325,7 @@ def _load_labels(volume: Volume, dimension: int) -> sitk.Image | None:
 @functools.lru_cache(maxsize=3)
 def _loaded(path: str, dimension: int, state: str) -> sitk.Image:
     if dimension == 3:
-        return read_image(path, "volume")
+        return read_image(path)
     image = _read_flat(path)
     return grey(FlatPair(image, image).fixed)
 

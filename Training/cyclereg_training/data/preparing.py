@@ -13,15 +13,14 @@ from CycleRegLib.errors import InputError, OutOfMemoryError
 
 from .preparation import Item, Preparer, forget
 
-Progress = Callable[[str, float], None]
 # Starting processes takes seconds; fewer tasks than this are done at once.
 _WORTH_PROCESSES = 4
 
 
 def for_all(
-    preparer: Preparer, tasks: Sequence[int | Item], stage: str, progress: Progress, workers: int
+    preparer: Preparer, tasks: Sequence[int | Item], progress: Callable[[float], None], workers: int
 ) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Look at volumes (given by number) or prepare items.
+    """Look at volumes (given by number) or prepare items; ``progress`` is called with the share that is done.
 
     Yields the place of each task in ``tasks`` as it is done, with what is known of it, or why it cannot be used.
     Processes of one training that start together begin at different places and find what the others made.
@@ -45,7 +44,7 @@ def for_all(
     try:
         there = len(tasks) - len(order)
         for done, (place, found) in enumerate(_results(preparer, tasks, order, workers), start=there + 1):
-            progress(stage, done / len(tasks))
+            progress(done / len(tasks))
             yield place, found
     except BrokenProcessPool as error:
         raise OutOfMemoryError(

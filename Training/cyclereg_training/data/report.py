@@ -16,6 +16,7 @@ from .listing import Volume
 from .settings import SPLITS
 
 _SHOWN = 20
+_PURPOSES = {"train": "training", "validation": "validation", "test": "testing"}
 
 
 @dataclass
@@ -63,9 +64,10 @@ class PreparationReport:
     def lines(self) -> list[str]:
         """For people, a line each."""
         result = [
-            f"{len(self.volumes)} volumes, "
+            f"{_count(len(self.volumes), 'volume')}: "
             + ", ".join(
-                f"{len(self.pairs.get(split, ()))} pairs of {len(self.patients(split))} patients for {split}"
+                f"{_count(len(self.pairs.get(split, ())), 'pair')} of {_count(len(self.patients(split)), 'patient')} "
+                f"for {_PURPOSES[split]}"
                 for split in SPLITS
             ),
             ", ".join(f"{name} {_words(value)}" for name, value in self.facts.items()),
@@ -114,6 +116,10 @@ def _manifest(volumes: Sequence[Volume], pairs: Sequence[tuple[int, int]]) -> st
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _words(value: Any) -> str:

@@ -161,7 +161,7 @@ class VolumeSettings:
     grid
         See :class:`GridSettings`.
     fit
-        Then cropped or padded by whole voxels to this size (x, y, z), about the centre; ``null`` leaves an axis.
+        Then cropped or padded to this size (x, y, z), about the centre; ``null`` leaves an axis.
     organ
         Label values of an organ: only the slices that show it are kept (CycleMorph's liver CT), and zeros fill
         shallower volumes up to equal depth.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from .pair_source import FixedPairs, PairSource, TrainingPairs
 from .pairing import Pairs, find_atlas, make_pairs, spread
 from .patients import split_patients
 from .preparation import Preparer
-from .preparing import Progress, for_all
+from .preparing import for_all
 from .report import PreparationReport
 from .sampling import EpochSampler
 from .settings import SPLITS, VolumeSettings
@@ -64,7 +64,7 @@ class VolumeData(lightning.LightningDataModule):
         for everything in the settings that does not fit the data.
     """
 
-    def __init__(self, config: Config, progress: Progress | None = None) -> None:
+    def __init__(self, config: Config, progress: Callable[[str, float], None] | None = None) -> None:
         super().__init__()
         self.settings = settings = filled(VolumeSettings, config.data, "data")
         self.batch_size = config.batch_size
@@ -124,7 +124,9 @@ class VolumeData(lightning.LightningDataModule):
     def _look(self, listing: Listing, preparer: Preparer) -> list[str]:
         """Keep the volumes that can be used in the listing; returns how each is stored."""
         tasks = range(len(listing.volumes))
-        found: dict[int, Any] = dict(for_all(preparer, tasks, "reading", self._progress, self._workers))
+        found: dict[int, Any] = dict(
+            for_all(preparer, tasks, lambda part: self._progress("reading", 0.4 * part), self._workers)
+        )
         good = [number for number in tasks if not isinstance(found[number], str)]
         for number in tasks:
             if isinstance(found[number], str):
@@ -139,6 +141,9 @@ class VolumeData(lightning.LightningDataModule):
         places = {number: place for place, number in enumerate(good)}
         listing.volumes = [listing.volumes[number] for number in good]
         if listing.pairs is not None:
+            lost = sum(f not in places or m not in places for f, m in listing.pairs)
+            if lost:
+                self.report.notes.append(f"{lost} of the {len(listing.pairs)} pairs listed lack a volume; left out")
             listing.pairs = [(places[f], places[m]) for f, m in listing.pairs if f in places and m in places]
         return [found[number]["orientation"] for number in good]
 
@@ -194,7 +199,9 @@ class VolumeData(lightning.LightningDataModule):
         validation = spread(source.pairs["validation"], self.settings.validation_pairs)
         wanted = {"train": source.pairs["train"], "validation": validation}
         items = list(dict.fromkeys(item for pairs in wanted.values() for pair in pairs for item in source.items(pair)))
-        results = for_all(source.preparer, items, "preparing", self._progress, self._workers)
+        results = for_all(
+            source.preparer, items, lambda part: self._progress("preparing", 0.4 + 0.6 * part), self._workers
+        )
         known: dict[Any, Any] = {items[place]: found for place, found in results}
         volumes = source.preparer.volumes
         for item in items:
@@ -251,7 +258,10 @@ class VolumeData(lightning.LightningDataModule):
                     "all as equal"
                 )
         if self.settings.fit is not None and rule.spacing is not None and rule.size is None:
-            rule = replace(rule, size=self.settings.fit)
+            size = list(self.settings.fit)
+            for axis in {about["cut_axis"] for about in abouts} - {None}:
+                size[self.dimension - 1 - axis] = None  # cut by the organ, wherever that is
+            rule = replace(rule, size=tuple(size))
         return rule
 
     def _finish_report(self, volumes: Sequence[Volume], asked: Pairs) -> None:
@@ -301,8 +311,9 @@ class VolumeData(lightning.LightningDataModule):
 
     @property
     def validation_pair(self) -> dict[str, Any]:
-        """The pair whose pictures every epoch shows, a batch of one."""
-        return default_collate([self.source.pair("validation", 0)])
+        """The pair whose pictures every epoch shows, a batch of one; tensors alone."""
+        pair = default_collate([self.source.pair("validation", 0)])
+        return {name: value for name, value in pair.items() if name != "name"}
 
     def train_dataloader(self) -> DataLoader:
         trainer, count = self.trainer, self.source.pairs_per_epoch
