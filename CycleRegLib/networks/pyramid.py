@@ -46,9 +46,9 @@ class _Level(nn.Module):
     Keys: ``key`` (features to compare), ``layers``, ``head``, ``sharpness``, ``trust``.
     """
 
-    def __init__(self, features: int, width: int, coarser: int, radius: int, compared: int) -> None:
+    def __init__(self, features: int, width: int, coarser: int, radius: int, compared: int, described: bool) -> None:
         super().__init__()
-        self.radius = radius
+        self.radius, self.described = radius, described
         inputs = 2 * features + 3 + coarser
         if radius:
             inputs += 3 + (2 * radius + 1) ** 3
@@ -72,10 +72,10 @@ class _Level(nn.Module):
         guess = None
         if self.radius:
             with torch.autocast(fixed.device.type, enabled=False):
-                cost = matching_cost(descriptors[1], _warped(descriptors[0], flow), self.radius)
-                cost = cost + matching_cost(
-                    _unit(self.key(fixed.float())), _unit(self.key(moved.float())), self.radius
-                )  # fmt: skip
+                keys = (_unit(self.key(features.float())) for features in (fixed, moved))
+                cost = matching_cost(*keys, self.radius)
+                if self.described:
+                    cost = cost + matching_cost(descriptors[1], _warped(descriptors[0], flow), self.radius)
                 guess = expected_displacement(cost, self.sharpness, self.radius)
             parts += [guess, cost]
         if coarser is not None:
@@ -106,12 +106,13 @@ class PyramidNetwork(RegistrationNetwork):
     radii
         Search ranges in voxels of each level; 0 compares the features without a search.
     compared
-        Channels of the learnt features that are compared.
+        Channels of the learnt features that are compared, of each level.  The coarser levels compare MIND-SSC too; at
+        half resolution that would take half of the time.
 
     Raises
     ------
     ValueError
-        For another dimension, or if the three lists differ in length.
+        For another dimension, or if the four lists differ in length.
     """
 
     both_directions = True
@@ -121,19 +122,20 @@ class PyramidNetwork(RegistrationNetwork):
         self,
         dimension: int = 3,
         features: Sequence[int] = (16, 32, 48, 64),
-        widths: Sequence[int] = (16, 40, 64, 64),
-        radii: Sequence[int] = (0, 2, 2, 3),
-        compared: int = 12,
+        widths: Sequence[int] = (24, 32, 64, 64),
+        radii: Sequence[int] = (1, 1, 2, 3),
+        compared: Sequence[int] = (6, 12, 12, 12),
     ) -> None:
-        features, widths, radii = list(features), list(widths), list(radii)
+        features, widths, radii, compared = list(features), list(widths), list(radii), list(compared)
         super().__init__(dimension, features=features, widths=widths, radii=radii, compared=compared)
-        if dimension != 3 or not len(features) == len(widths) == len(radii):
-            raise ValueError("the pyramid network is 3D, with one width and one radius for each number of features")
+        if dimension != 3 or not len(features) == len(widths) == len(radii) == len(compared):
+            raise ValueError("the pyramid network is 3D, with a width, a radius and a number to compare for each level")
         self.encoder = nn.ModuleList([_Layer(1 + MIND_CHANNELS, features[0])])
         for inputs, outputs in zip(features, features[1:]):
             self.encoder.append(nn.Sequential(_Halving(inputs, outputs), _Layer(outputs, outputs)))
         self.levels = nn.ModuleList(
-            _Level(f, w, coarser, r, compared) for f, w, coarser, r in zip(features, widths, [*widths[1:], 0], radii)
+            _Level(f, w, coarser, r, c, described=bool(number))
+            for number, (f, w, coarser, r, c) in enumerate(zip(features, widths, [*widths[1:], 0], radii, compared))
         )
         for name, parameter in self.named_parameters():
             if name.endswith(".bias"):
@@ -153,7 +155,8 @@ class PyramidNetwork(RegistrationNetwork):
         for i, coarser in enumerate([*widths[1:], 0]):
             searched = state[f"levels.{i}.layers.0.0.weight"].shape[1] - 2 * features[i] - 3 - coarser - 3
             radii.append((round(searched ** (1 / 3)) - 1) // 2 if searched > 0 else 0)
-        compared = next(v.shape[0] for name, v in state.items() if name.endswith(".key.weight"))
+        keys = [state.get(f"levels.{i}.key.weight") for i in range(count)]
+        compared = [0 if key is None else key.shape[0] for key in keys]
         return {"dimension": 3, "features": features, "widths": widths, "radii": radii, "compared": compared}
 
     def estimate(self, moving: torch.Tensor, fixed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -167,8 +170,12 @@ class PyramidNetwork(RegistrationNetwork):
         coarsest level needs; its voxels lie in the middle of those they stand for.
         """
         coarsest = 2 ** len(self.levels)
-        first, second = (self._encoded(_extended(image, coarsest)) for image in (moving, fixed))
-        return self._refined(first, second), self._refined(second, first)
+        # Both directions as one batch: PyTorch's sampling uses one core for each image, and its convolutions of single
+        # small ones are slow.
+        images = _extended(torch.cat([moving, fixed]), coarsest)
+        flows = self._refined(self._encoded(images))
+        forward, backward = zip(*(flow.chunk(2) for flow in flows))
+        return list(forward), list(backward)
 
     def _encoded(self, image: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Features and descriptors from stride 2 on."""
@@ -186,21 +193,25 @@ class PyramidNetwork(RegistrationNetwork):
             found.append((features, descriptors))
         return found
 
-    def _refined(
-        self, moving: list[tuple[torch.Tensor, torch.Tensor]], fixed: list[tuple[torch.Tensor, torch.Tensor]]
-    ) -> list[torch.Tensor]:
+    def _refined(self, encoded: list[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
+        """Flows coarse to fine; the first half of the batch is moving towards the second, which is moving back."""
         flows: list[torch.Tensor] = []
         found = None
-        for level, (m, md), (f, fd) in zip(reversed(self.levels), reversed(moving), reversed(fixed)):
-            shape = f.shape[2:]
+        for level, (features, descriptors) in zip(reversed(self.levels), reversed(encoded)):
+            shape = features.shape[2:]
             if found is None:
-                flow = torch.zeros(f.shape[0], 3, *shape, device=f.device)
+                flow = torch.zeros(features.shape[0], 3, *shape, device=features.device)
             else:
                 flow = doubled(flows[-1], shape)
                 found = F.interpolate(found, size=shape, mode="trilinear")
-            flow, found = level(m, f, (md, fd), flow, found)
+            flow, found = level(features, _exchanged(features), (descriptors, _exchanged(descriptors)), flow, found)
             flows.append(flow)
         return flows
+
+
+def _exchanged(batch: torch.Tensor) -> torch.Tensor:
+    """The images of the other half of the batch."""
+    return torch.cat(batch.chunk(2)[::-1])
 
 
 def doubled(flow: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

@@ -14,14 +14,15 @@ from scipy.ndimage import map_coordinates
 from CycleRegLib.methods import get_method
 from CycleRegLib.networks.pyramid import PyramidNetwork, doubled, expected_displacement, matching_cost
 
-SMALL = {"features": (6, 8, 10), "widths": (6, 8, 8), "radii": (0, 1, 2), "compared": 5}
+SMALL = {"features": (6, 8, 10), "widths": (6, 8, 8), "radii": (0, 1, 2), "compared": (0, 5, 5)}
 
 
 def searching_network(radii: tuple[int, ...] = (1, 1, 1, 1)) -> PyramidNetwork:
     """Nothing but the search for descriptors: no learnt features, no head, what is found is believed."""
     network = PyramidNetwork(radii=radii).eval().requires_grad_(False)
     for name, parameter in network.named_parameters():
-        if ".head." in name or ".key." in name:
+        # The finest level compares learnt features only.
+        if ".head." in name or ".key." in name or name == "levels.0.trust":
             parameter.zero_()
         elif name.endswith("trust"):
             parameter.fill_(1.0)
@@ -88,8 +89,8 @@ def test_the_search_alone_finds_a_shift_in_another_contrast() -> None:
     inner = (0, slice(None), *[slice(12, -12)] * 3)
     for flow, sign in ((forward, 1), (backward, -1)):
         error = (flow[inner] - sign * torch.tensor(shift).view(3, 1, 1, 1)).norm(dim=0)
-        assert error.median() < 0.8, error.median()
-        assert error.mean() < 1.2, error.mean()
+        assert error.median() < 1.2, error.median()
+        assert error.mean() < 1.5, error.mean()
 
 
 def test_exchanging_the_images_exchanges_the_flows() -> None:
@@ -122,6 +123,8 @@ def test_the_configuration_is_read_from_the_weights() -> None:
     for settings in ({}, SMALL):
         network = PyramidNetwork(**settings)
         assert PyramidNetwork.configuration_from(network.state_dict()) == network.configuration
+    with pytest.raises(ValueError, match="for each level"):
+        PyramidNetwork(radii=(1, 1))
 
 
 def test_it_fits_in_8_megabytes_at_half_precision() -> None:

@@ -64,7 +64,12 @@ CASES = {
     "voxelmorph1, mse": Case("voxelmorph1", settings={"similarity": "mse", "weights": {"smoothness": 0.01}}),
     "voxelmorph2, velocity": Case("voxelmorph2", (16, 16, 16), "", {"integration_steps": 4}, {"bidirectional": True}),
     "ms-dirnet": Case("ms-dirnet", (20, 24, 24), "", TWO_SCALES, {"patch_size": 16, "patches_per_pair": 2}),
-    "pyramid": Case("pyramid", (40, 32, 33), "", {"features": [4, 6, 8], "widths": [6, 8, 8], "radii": [0, 1, 1]}),
+    "pyramid": Case(
+        "pyramid",
+        (40, 32, 33),
+        "",
+        {"features": [4, 6, 8], "widths": [6, 8, 8], "radii": [0, 1, 1], "compared": [0, 4, 4]},
+    ),
     "supervised": Case("supervised", method="voxelmorph1"),
     "supervised vtn": Case("supervised", method="vtn", network=VTN_SMALL),
 }
