@@ -209,7 +209,7 @@ def _axis(low: float, high: float) -> tuple[float, float, float]:
         low = 0.0
     if high - low <= 1e-9 * max(abs(high), abs(low)):
         pad = 0.1 * abs(high) or 1.0
-        low, high = low - pad, high + pad
+        low, high = max(0.0, low - pad) if low >= 0 else low - pad, high + pad
     rough = (high - low) / _INTERVALS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(s for s in _STEPS if s * power >= rough * (1 - 1e-9)) * power

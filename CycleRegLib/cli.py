@@ -133,6 +133,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     pairs.add_argument("--ids", metavar="ID[,ID]", help="only these pairs")
     pairs.add_argument("--overwrite", action="store_true", help="compute again what is complete and unchanged")
     pairs.add_argument("--pictures", action="store_true", help="write pictures of every pair")
+    pairs.add_argument("--reports", action="store_true", help="write a report.html of every pair, pictures in it")
     pairs.add_argument("--scenes", action="store_true", help="write a scene of every pair that 3D Slicer opens (.mrb)")
     workers = parser.add_argument_group("workers")
     workers.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (default 1)")

@@ -39,6 +39,7 @@ def run_command(arguments: argparse.Namespace) -> None:
         overwrite=arguments.overwrite,
         pictures=arguments.pictures,
         scenes=arguments.scenes,
+        reports=arguments.reports,
         pairs=arguments.pairs,
         ids=arguments.ids,
         threads=arguments.threads,

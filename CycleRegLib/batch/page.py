@@ -104,7 +104,8 @@ class _Page:
             items = "".join(f"<li><b>{escape(r['id'])}</b>: {escape(_why(r))}</li>" for r in shown)
             rest = len(failed) - len(shown)
             more = f"<li>and {rest:,} more, in the table below</li>" if rest else ""
-            show = '<button type="button" class="link" id="show-failures" hidden>Show them in the table</button>'
+            which = "Show it in the table" if len(failed) == 1 else "Show them in the table"
+            show = f'<button type="button" class="link" id="show-failures" hidden>{which}</button>'
             out.append(f"<p><b>{_pairs(len(failed))} failed.</b> {show}</p><ul>{items}{more}</ul>")
         skipped = [record for record in self.records if record["status"] == "skipped"]
         if skipped:
@@ -129,9 +130,9 @@ class _Page:
             out.append(self._change_tile("Similarity (LNCC)", "similarity_{}", lower=False))
         folding = self._numbers("folding_percent")
         if folding:
-            worst = max(zip(folding, self._ids("folding_percent")))
-            sub = f"of voxels, mean; most {number(worst[0], 3)} % ({escape(worst[1])})"
-            out.append(tile("Folding", number(statistics.fmean(folding), 3), "%", sub))
+            most, where = max(zip(folding, self._ids("folding_percent")))
+            sub = f"of voxels, mean; most {number(most, 3)} % ({escape(where)})" if most else "of voxels, in every pair"
+            out.append(tile("Folding", number(statistics.fmean(folding), 3 if most else 0), "%", sub))
         seconds = [s for s in (r["seconds"].get("total") for r in self.complete) if is_number(s)]
         if seconds:
             value, unit = _duration(statistics.median(seconds))

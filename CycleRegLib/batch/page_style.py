@@ -7,10 +7,10 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --good: #6fcf97; --bad: #ff8a80; --rest: #8e99a5; --over: #5cc3ea14; }
 }
-header, main, footer { max-width: 1440px; }
+header, main, footer { max-width: 1560px; }
 [hidden] { display: none !important; }
 .failures { border-left: 4px solid var(--bad); }
-.failures p { max-width: none; }
+.failures p, .note { max-width: none; }
 .failures li { overflow-wrap: anywhere; }
 .failures b { font-weight: 600; }
 button { font: inherit; color: inherit; }
@@ -41,14 +41,14 @@ button { font: inherit; color: inherit; }
 .pairs th, .pairs td { line-height: 20px; }
 .pairs thead { position: sticky; top: 0; z-index: 2; }
 .pairs thead th { background: var(--card); padding-bottom: 7px; }
-.pairs thead tr:first-child th[colspan] { padding-top: 9px; text-align: center; }
+.pairs thead tr:first-child th[colspan] { padding-top: 9px; text-align: center; white-space: normal; }
 .pairs thead tr:first-child th:not([colspan]), .pairs thead tr + tr th { border-bottom: 1px solid var(--rest); }
 .pairs thead tr + tr th { padding-top: 2px; }
 .pairs [scope=row] { max-width: 30ch; overflow-wrap: break-word; }
 .pairs tr > [scope=row], .pairs thead tr:first-child th:first-child {
   position: sticky; left: 0; background: var(--card); z-index: 1;
 }
-.pairs td, .pairs th { padding-left: 8px; padding-right: 10px; }
+.pairs td, .pairs th { padding-left: 9px; padding-right: 10px; }
 .pairs .files { padding-right: 16px; }
 .pairs thead tr + tr th:first-child { text-align: right; padding-left: 8px; }
 .pairs thead tr:first-child th:first-child, .pairs [scope=row] { padding-left: 16px; }
@@ -63,21 +63,17 @@ button { font: inherit; color: inherit; }
 .pairs thead [rowspan] br { display: inline; }
 .pairs thead button {
   background: none; border: 0; padding: 0; margin: 0; font-weight: 600; cursor: pointer; text-align: inherit;
-  white-space: nowrap;
+  white-space: nowrap; position: relative;
 }
-.pairs thead button::before { content: "▲"; font-size: .62em; margin-right: .5em; visibility: hidden; }
-.pairs thead th[data-kind=text] button::before { content: none; }
-.pairs thead th[data-kind=text] button::after {
-  content: "▲"; font-size: .62em; margin-left: .5em; visibility: hidden;
+/* Beside the text, where cells have room: sorting moves nothing. */
+.pairs thead button::after {
+  content: "▲"; font-size: 8px; position: absolute; bottom: 0; right: calc(100% + 2px); opacity: 0;
 }
-.pairs thead th:hover button::before, .pairs thead th:hover button::after { visibility: visible; opacity: .35; }
+.pairs thead th[data-kind=text] button::after { right: auto; left: calc(100% + 4px); }
+.pairs thead th:hover button::after { opacity: .35; }
 .pairs thead th[aria-sort] { color: var(--text); }
-.pairs thead th[aria-sort] button::before, .pairs thead th[aria-sort] button::after {
-  visibility: visible !important; opacity: 1 !important;
-}
-.pairs thead th[aria-sort=descending] button::before,
-.pairs thead th[data-kind=text][aria-sort=descending] button::after { content: "▼"; }
-.pairs thead th[data-kind=text][aria-sort=descending] button::before { content: none; }
+.pairs thead th[aria-sort] button::after { opacity: 1; }
+.pairs thead th[aria-sort=descending] button::after { content: "▼"; }
 .status::before {
   content: ""; display: inline-block; width: 8px; height: 8px; border-radius: 50%; margin-right: 7px;
   background: var(--rest); vertical-align: 1px;
@@ -132,7 +128,7 @@ dialog.viewer {
   .pairs table, .measures table { font-size: 8pt; }
   /* Buttons are lost where a heading is repeated on the next page. */
   .pairs thead button { display: contents; }
-  .pairs thead button::before, .pairs thead th[data-kind=text] button::after { content: none !important; }
+  .pairs thead button::after { content: none !important; }
   .pairs th, .pairs td { padding: 2px 5px; line-height: 1.25; }
   .plots { columns: 3; column-gap: 10px; margin-bottom: -10px; }
   .plots figure { margin-bottom: 10px; padding: 8px 10px; }
@@ -269,10 +265,16 @@ SCRIPT = """
       group.rows.forEach(function (shots) {
         var line = element("div", "planes");
         line.style.gridTemplateColumns = "repeat(" + shots.length + ", 1fr)";
+        // All slices of a row at one scale, as wide as they are.
+        function fit() {
+          var wide = Array.prototype.map.call(line.querySelectorAll("img"), function (i) { return i.naturalWidth; });
+          if (Math.min.apply(null, wide) > 0) line.style.gridTemplateColumns = wide.join("fr ") + "fr";
+        }
         shots.forEach(function (shot) {
           var frame = element("a", "shot"), image = element("img");
           frame.href = image.src = folder + shot[0] + ".png";
           image.loading = "lazy";
+          image.addEventListener("load", fit);
           image.alt = group.heading + ", " + shot[1];
           frame.appendChild(image);
           frame.appendChild(element("span", "tag", shot[1]));

@@ -30,6 +30,7 @@ from ..methods import DEFAULT_METHOD
 from ..pictures import render_pictures, write_pictures
 from ..planar import is_flat
 from ..registration import RegistrationResult, register
+from ..report import render_report
 from .fingerprint import Hashes, Identity, recall
 from .folders import BatchFolder, lacks_room, write_pair_summary
 from .manifest import PairSpec
@@ -58,6 +59,8 @@ class Job:
         Processor threads of each worker; as many as PyTorch takes by itself when None.
     scenes
         Write a scene of every pair, in the process that gives the command.
+    reports
+        Write ``report.html`` of every pair.
     """
 
     output: str
@@ -66,6 +69,7 @@ class Job:
     pictures: bool = False
     threads: int | None = None
     scenes: bool = False
+    reports: bool = False
 
     @property
     def folder(self) -> BatchFolder:
@@ -164,7 +168,7 @@ class Worker:
         spec, seconds = loaded.spec, dict(loaded.seconds)
         tell = progress or (lambda stage, fraction: None)
         # The stages' shares of the progress.
-        measuring, drawing = 0.1 * bool(loaded.known), 0.1 * job.pictures
+        measuring, drawing = 0.1 * bool(loaded.known), 0.1 * (job.pictures or job.reports)
         registering = 1.0 - measuring - drawing
         try:
             with collect_warnings(loaded.messages):
@@ -180,7 +184,7 @@ class Worker:
                     )
                     seconds["evaluate"] = time.perf_counter() - clock
                 pictures: Mapping[str, Any] = {}
-                if job.pictures:
+                if job.pictures or job.reports:
                     clock = time.perf_counter()
                     pictures = self._draw(loaded, result, lambda stage, f: tell(stage, 1.0 - drawing * (1.0 - f)))
                     seconds["pictures"] = time.perf_counter() - clock
@@ -205,9 +209,12 @@ class Worker:
             write_transform(computed.field, folder / "transform.h5")
             write_transform(computed.inverse, folder / "inverse_transform.h5")
             write_image(computed.warped, folder / "warped.nrrd")
-            if computed.pictures:
+            if job.pictures:
                 (folder / "pictures").mkdir()
                 write_pictures(folder / "pictures", computed.pictures)
+            if job.reports:
+                text = render_report(computed.summary, computed.evaluation, computed.pictures, f"Pair {spec.id}")
+                (folder / "report.html").write_text(text, encoding="utf-8")
             seconds = {**computed.seconds, "write": time.perf_counter() - began}
             seconds["total"] = sum(seconds.values())
             record = BatchRecord(
@@ -337,6 +344,8 @@ def kept_record(spec: PairSpec, job: Job, identity: Identity | None = None) -> B
         if identity is None or identity.sha256 != fingerprint.get("sha256"):
             return None
         if job.pictures and not any(name.startswith("pictures/") for name in summary["files"]):
+            return None
+        if job.reports and "report.html" not in summary["files"]:
             return None
     job.folder.forget(spec.id)
     return BatchRecord(

@@ -32,6 +32,7 @@ def run_batch(
     overwrite: bool = False,
     pictures: bool = False,
     scenes: bool = False,
+    reports: bool = False,
     pairs: str | None = None,
     ids: str | None = None,
     threads: int | None = None,
@@ -65,6 +66,8 @@ def run_batch(
         Write pictures of every pair.
     scenes
         Write a ``scene.mrb`` of every pair, which 3D Slicer opens, see :mod:`~.scenes`.
+    reports
+        Write a ``report.html`` of every pair, with its pictures in it, beside the one of the whole batch.
     pairs, ids
         Only some pairs, see :func:`~.manifest.read_manifest`.
     threads
@@ -90,7 +93,7 @@ def run_batch(
         making.check_installed()
     specs = read_manifest(manifest, options, scheduler is None, pairs, ids)
     folder = os.path.abspath(os.path.expanduser(output))
-    job = Job(folder, uuid.uuid4().hex[:8], overwrite, pictures, threads, scenes)
+    job = Job(folder, uuid.uuid4().hex[:8], overwrite, pictures, threads, scenes, reports)
     job.folder.check(specs)
     run = _Run(specs, job, whole=pairs is None and ids is None)
     return run.records(workers, scheduler, progress)

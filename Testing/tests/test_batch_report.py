@@ -236,6 +236,24 @@ class TestRealRun:
         assert shown["p00"][column]["value"] == float(table["p00"]["similarity_after"])
         assert shown["p01"][2]["text"] == table["p01"]["reason"]
 
+    def test_reports_of_pairs_are_written_and_linked_if_asked(self, tmp_path):
+        write_images(tmp_path)
+        (given,) = [
+            {**row, "fixed": str(tmp_path / row["fixed"]), "moving": str(tmp_path / row["moving"])} for row in rows(1)
+        ]
+        output = tmp_path / "out"
+        assert [r.status for r in run_batch([given], output)] == ["done"]
+        assert "report.html" not in {path.name for path in (output / "pairs/p00").iterdir()}
+        # What was asked for is missing, so that the pair is not complete; then it is.
+        assert [r.status for r in run_batch([given], output, reports=True)] == ["done"]
+        assert [r.status for r in run_batch([given], output, reports=True)] == ["kept"]
+        assert not (output / "pairs/p00/pictures").exists()
+        report = Document((output / "pairs/p00/report.html").read_text(encoding="utf-8"))
+        assert "Pair p00" in report.text
+        assert len([a for a in report.all("img") if a["src"].startswith("data:image/png")]) > 10
+        links = [a["href"] for a in Document((output / "report.html").read_text(encoding="utf-8")).all("a")]
+        assert "pairs/p00/report.html" in links
+
     def test_it_is_there_after_a_run_that_was_stopped(self, tmp_path):
         write_images(tmp_path)
         given = [

@@ -208,6 +208,10 @@ def test_without_scripts_everything_can_be_read(batch, chromium):
 def test_nothing_is_cut_off_or_out_of_line(batch, chromium, width, dark):
     page = chromium.open(batch[0].as_uri(), width, 900, dark)
     assert page.run("document.documentElement.scrollWidth") <= width
+    if width > 1200:
+        assert (
+            page.run("(function (a) { return a.scrollWidth - a.clientWidth; })(document.getElementById('pairs'))") == 0
+        )
     # Texts of headings end where the numbers below them do.
     off = page.run("""
       Array.from(document.querySelectorAll('th[data-kind=number]')).map(function (head) {
