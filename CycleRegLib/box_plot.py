@@ -150,7 +150,7 @@ def box_plot(
     )
 
 
-_TEXT, _MUTED = "var(--text, CanvasText)", "var(--muted, GrayText)"
+_TEXT, _MUTED = "var(--text, CanvasText)", "var(--muted, color-mix(in srgb, currentColor 65%, transparent))"
 _LINE, _CARD = "var(--line, color-mix(in srgb, currentColor 18%, transparent))", "var(--card, Canvas)"
 
 
