@@ -42,8 +42,8 @@ def augment(pair: Pair, settings: AugmentationSettings, chance: Chance) -> Pair:
         For a B-spline deformation of a pair whose fields are known: they would be true no more.
     """
     n = pair["moving"].dim() - 1
-    for axis in range(n):
-        if chance.coin(settings.flips):
+    for axis, share in enumerate(settings.flips_of(n)):
+        if chance.coin(share):
             pair = flipped(pair, axis)
     # Drawn whether it is used or not, so that one setting does not change what the others do.
     plane = chance.order(n)[:2]

@@ -265,7 +265,7 @@ class Preparer:
 
 
 def fitted(grid: Grid, size: tuple[int | None, ...]) -> Grid:
-    """A grid cropped or padded to a size (x, y, z) about its centre, as inference does it by a rule of size and spacing.
+    """A grid cropped or padded to a size (x, y, z) about its centre, as a rule of size and spacing does in inference.
 
     Along an axis whose number of voxels changes from even to odd or back, it is shifted by half a voxel.
 

@@ -61,7 +61,7 @@ class AugmentationSettings:
     Attributes
     ----------
     flips
-        Probability that an axis is turned round, for each axis.
+        Probability that an axis is turned round, one for all or one for each of (x, y, z).
     rotations
         Probability of a rotation by a multiple of 90 degrees about a random axis (by 180 where the sides differ).
     spline, spline_points, spline_voxels, spline_on
@@ -76,7 +76,7 @@ class AugmentationSettings:
         Largest coefficient of the polynomials whose sum is the bias field's logarithm, and of the noise's deviation.
     """
 
-    flips: float = 0.0
+    flips: float | tuple[float, ...] = 0.0
     rotations: float = 0.0
     spline: float = 0.0
     spline_points: int = 5
@@ -92,7 +92,10 @@ class AugmentationSettings:
     noise_deviation: float = 0.05
 
     def __post_init__(self) -> None:
-        for name in ("flips", "rotations", "spline", "gamma", "contrast", "bias", "noise"):
+        flips = self.flips if isinstance(self.flips, tuple) else (self.flips,)
+        if any(not (_is_number(value) and 0 <= value <= 1) for value in flips):
+            raise InputError(f"data.augmentation.flips are probabilities from 0 to 1, not {self.flips!r}.")
+        for name in ("rotations", "spline", "gamma", "contrast", "bias", "noise"):
             value = getattr(self, name)
             if not (_is_number(value) and 0 <= value <= 1):
                 raise InputError(f"data.augmentation.{name} is a probability from 0 to 1, not {value!r}.")
@@ -109,7 +112,22 @@ class AugmentationSettings:
 
     @property
     def changes_anything(self) -> bool:
-        return any((self.flips, self.rotations, self.spline, self.gamma, self.contrast, self.bias, self.noise))
+        changes = (self.rotations, self.spline, self.gamma, self.contrast, self.bias, self.noise)
+        return any(changes) or self.flips not in (0, (0,) * 2, (0,) * 3)
+
+    def flips_of(self, dimension: int) -> tuple[float, ...]:
+        """The probability of a flip for each array axis, (z, y, x).
+
+        Raises
+        ------
+        InputError
+            If there is one for each axis, but of another number of axes.
+        """
+        if not isinstance(self.flips, tuple):
+            return (self.flips,) * dimension
+        if len(self.flips) != dimension:
+            raise InputError(f"data.augmentation.flips has {len(self.flips)} numbers, but the network is {dimension}D.")
+        return self.flips[::-1]
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,7 @@ class VolumeData(lightning.LightningDataModule):
         for name, values in (("grid", settings.grid.size or settings.grid.spacing), ("fit", settings.fit)):
             if values is not None and len(values) != self.dimension:
                 raise InputError(f"data.{name} has {len(values)} numbers, but the network is {self.dimension}D.")
+        settings.augmentation.flips_of(self.dimension)
         if self.dimension == 2 and (settings.organs or settings.grid.orientation):
             raise InputError("data.organ and data.grid.orientation are for volumes; leave them out in 2D.")
 
