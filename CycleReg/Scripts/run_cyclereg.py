@@ -1,4 +1,4 @@
-"""Register two images headless, with nodes, and save a scene that Slicer opens.
+"""Register two images, or the pairs of a manifest, headless, with nodes, and save scenes that Slicer opens.
 
 In Slicer::
 
@@ -10,8 +10,12 @@ and with any Python that has slicer-core::
     python CycleReg/Scripts/run_cyclereg.py --fixed fixed.nrrd --moving moving.nrrd --scene registered.mrb
 
 Takes the arguments of ``cyclereg register``, landmarks and segmentations to measure with, and ``--scene``; ``--help``
-lists them.  Ends, in Slicer the whole application, with the exit status of the command line: 0 done, 2 wrong input,
-3 out of memory, 130 cancelled.
+lists them.  Many pairs, each with a scene of its own, take the arguments of ``cyclereg batch``::
+
+    Slicer --no-main-window --python-script CycleReg/Scripts/run_cyclereg.py -- batch pairs.csv --output results
+
+Ends, in Slicer the whole application, with the exit status of the command line: 0 done, 1 some pairs of a batch failed,
+2 wrong input, 3 out of memory, 130 cancelled.
 """
 
 from __future__ import annotations

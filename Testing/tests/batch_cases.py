@@ -114,7 +114,7 @@ def start(folder: Path, *arguments: str | Path, group: bool = False) -> subproce
     )
 
 
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 60) -> Any:
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 300) -> Any:
     """What ``condition`` gives as soon as it is something; the process must be alive till then."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
