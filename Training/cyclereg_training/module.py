@@ -17,6 +17,7 @@ from .config import Config
 from .networks import build_networks
 from .objectives import Phase, build_objective
 from .schedule import learning_rate_factor
+from .small_features import guard_small_features
 from .synthetic.chance import mixed
 from .validation import field_measures
 
@@ -30,8 +31,8 @@ class Diverged(CycleRegError):
 class TrainingModule(lightning.LightningModule):
     """Trains the networks of a method to its objective.
 
-    Everything that is random in a step is drawn anew from the seed, the epoch and the process at the beginning of every
-    epoch, and the learning rate is a function of the step; a resumed training needs no more than weights and moments.
+    What is random in a step depends on the seed, the epoch, the batch and the process, and the learning rate is a
+    function of the step; a resumed training needs no more than weights and moments.
 
     Parameters
     ----------
@@ -55,6 +56,7 @@ class TrainingModule(lightning.LightningModule):
         for direction, network in build_networks(config, self.objective).items():
             if config.trainer.channels_last:
                 network.to(memory_format=_channels_last(network.dimension))
+            guard_small_features(network)
             setattr(self, f"{direction}_network", network)
         self.phase: Phase = self.objective.phases[0]
         self._begun: Phase | None = None
@@ -80,16 +82,11 @@ class TrainingModule(lightning.LightningModule):
 
     # ------------------------------------------------------------------ phases, seeds, learning rate
 
-    def enter_epoch(self, epoch: int, rank: int = 0) -> None:
-        """Take up the phase of an epoch, and the random numbers that belong to it."""
-        self.phase = self.objective.phase_at(epoch)
+    def on_train_epoch_start(self) -> None:
+        self.phase = self.objective.phase_at(self.current_epoch)
         if self.phase is not self._begun:
             self.phase.begin(self.networks)
             self._begun = self.phase
-        torch.manual_seed(mixed(self.config.seed, 6, epoch, rank))
-
-    def on_train_epoch_start(self) -> None:
-        self.enter_epoch(self.current_epoch, self.global_rank)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         settings = self.config.optimizer
@@ -113,6 +110,8 @@ class TrainingModule(lightning.LightningModule):
         for group in self.optimizers().optimizer.param_groups:
             group["lr"] = rate
         self.log("lr", rate)
+        # Not once an epoch: loaders draw numbers too, and a resumed training begins its loader at another time.
+        torch.manual_seed(mixed(self.config.seed, 6, self.current_epoch, batch_idx, self.global_rank))
 
     # ------------------------------------------------------------------ steps
 
@@ -132,9 +131,8 @@ class TrainingModule(lightning.LightningModule):
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
         # With float16 the scaler finds steps whose gradients overflow, and leaves them out.
         if self.config.trainer.precision != "16-mixed" and not bool(norm.isfinite()):
-            raise Diverged(
-                f"The gradient is not finite in epoch {self.current_epoch}, step {self.global_step}. {self._advice()}"
-            )
+            place = f"epoch {self.current_epoch + 1}, step {self.global_step + 1}"
+            raise Diverged(f"The gradient is not finite in {place}. {self._advice()}")
         self.log("train/gradient", norm)
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
@@ -162,10 +160,8 @@ class TrainingModule(lightning.LightningModule):
                 raise Diverged(f"The loss of another process is not finite. {self._advice()}")
         if not bool(good):
             values = ", ".join(f"{name} {float(value.detach()):g}" for name, value in terms.items())
-            raise Diverged(
-                f"The loss is not finite ({values}) in epoch {self.current_epoch}, batch {batch_idx}{_named(batch)}. "
-                f"{self._advice()}"
-            )
+            place = f"epoch {self.current_epoch + 1}, batch {batch_idx + 1}{_named(batch)}"
+            raise Diverged(f"The loss is not finite ({values}) in {place}. {self._advice()}")
 
     def _advice(self) -> str:
         kept = "The checkpoints of the last epoch are kept." if self.current_epoch else "Nothing was learnt yet."

@@ -112,8 +112,8 @@ class Multiscale(Objective):
 def downsampled(batch: Batch, network: MultiscaleNetwork) -> dict[str, Tensor]:
     """Images as the global network sees them at inference, labels by their nearest voxel; nothing else."""
     small: dict[str, Tensor] = {}
+    shape = network.global_shape(batch["fixed"].shape[2:])
     for name, volume in batch.items():
-        shape = network.global_shape(volume.shape[2:])
         if name in ("moving", "fixed"):
             # Matrix products, which autocast would round.
             with torch.autocast(volume.device.type, enabled=False):

@@ -70,9 +70,9 @@ def random_motion(
 
 
 def inside(flow: Tensor) -> Tensor:
-    """Where a flow (B, 3, D, H, W) leads to points inside the grid, (B, 1, D, H, W) bool: where it can be known."""
+    """Where a flow (B, n, *spatial) leads to points inside the grid, (B, 1, *spatial) bool: where it can be known."""
     positions = index_positions(tuple(flow.shape[2:]), device=flow.device).movedim(-1, 1) + flow
-    last = torch.tensor(flow.shape[2:], device=flow.device).view(1, 3, 1, 1, 1) - 1
+    last = torch.tensor(flow.shape[2:], device=flow.device).view(1, -1, *[1] * (flow.dim() - 2)) - 1
     return ((positions >= 0) & (positions <= last)).all(dim=1, keepdim=True)
 
 
