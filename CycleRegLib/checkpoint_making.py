@@ -83,11 +83,13 @@ def convert(
     licence: str | None = None,
     config: Mapping[str, Any] | None = None,
     local: tuple[PathLike, PathLike | None] | None = None,
+    half: bool = False,
 ) -> Checkpoint:
     """Turn plain state dicts (or rewrite a checkpoint) into one ``.safetensors`` file with metadata.
 
     ``local`` gives the local networks, forward and backward or ``None``, of a multiscale method; ``source`` and
     ``backward`` are then the global ones.
+    ``half`` as in :func:`write_checkpoint`.
     ``published`` names an entry of ``PUBLISHED``, whose facts hold where no other argument states them; what the
     source states itself comes next.  The sources' names and SHA-256 sums are kept under ``training``.
 
@@ -121,6 +123,7 @@ def convert(
         grid if grid is not None else facts.get("grid") or read.grid,
         summary,
         licence if licence is not None else facts.get("licence") or read.licence,
+        half=half,
     )
 
 

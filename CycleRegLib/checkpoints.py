@@ -141,6 +141,7 @@ def write_checkpoint(
     grid: GridRule | Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     licence: str = "",
+    half: bool = False,
 ) -> Checkpoint:
     """Write a ``.safetensors`` checkpoint, whole or not at all, and return it as read back.
 
@@ -152,6 +153,8 @@ def write_checkpoint(
         See :class:`Checkpoint`; configuration and normalisation are the weights' and the method's when left out.
     networks
         State dicts: ``{"forward": ...}`` or ``{"forward": ..., "backward": ...}``.
+    half
+        Keep the weights as float16: half the size, rounded to 11 bits.  Networks compute in float32 as ever.
 
     Raises
     ------
@@ -176,8 +179,12 @@ def write_checkpoint(
     }
     # Copies: the format refuses weights that share memory.
     flat = {
-        f"{name}.{key}": value.clone().contiguous() for name, state in states.items() for key, value in state.items()
+        f"{name}.{key}": (value.half() if half else value.clone()).contiguous()
+        for name, state in states.items()
+        for key, value in state.items()
     }
+    if half and not all(bool(value.isfinite().all()) for value in flat.values()):
+        raise InputError("The network has weights above 65504, which float16 cannot hold. Keep them as float32.")
     with OutputTransaction() as out:
         safetensors.torch.save_file(flat, str(out.path(path)), metadata)
     return read_checkpoint(path, entry.id)

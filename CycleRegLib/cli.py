@@ -220,6 +220,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--grid-orientation", metavar="CODE", help="directions of the training axes, such as LPS or AIL"
     )
     convert.add_argument("--licence", metavar="TEXT")
+    convert.add_argument("--half", action="store_true", help="keep weights as float16, in half of the bytes")
 
     create = actions.add_parser("create", help="untrained weights of a method, to try it out or to time it")
     create.add_argument("method")

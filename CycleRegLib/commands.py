@@ -306,6 +306,7 @@ def checkpoint_convert(arguments: argparse.Namespace) -> None:
         licence=arguments.licence,
         config=_network_arguments(arguments.set),
         local=None if arguments.local is None else (arguments.local, arguments.local_backward),
+        half=arguments.half,
     )
     print(describe_text(written))
 

@@ -11,6 +11,7 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .networks.blocks import RegistrationNetwork
 
 DEFAULT_METHOD = "optimize"
+SHIPPED = Path(__file__).parent / "shipped"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Method:
         choose it, one line each; the reference.
     needs_checkpoint
         Whether weights must be given.
+    shipped
+        File in ``CycleRegLib/shipped`` with the weights that are used where none are given; empty without.
     dimensions
         Dimensions of the images it registers.
     directions
@@ -66,6 +70,16 @@ class Method:
     network: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     key_signature: tuple[str, ...] = ()
+    shipped: str = ""
+
+    @property
+    def uses_checkpoint(self) -> bool:
+        """Whether weights may be given."""
+        return bool(self.network)
+
+    def shipped_checkpoint(self) -> Path | None:
+        """The weights that come with the library; None where there are none."""
+        return SHIPPED / self.shipped if self.shipped else None
 
     def network_class(self) -> type[RegistrationNetwork]:
         """The class of the method's network.
@@ -362,7 +376,7 @@ def methods_table() -> str:
     rows = ["| id | what it is | when to choose it | images | weights | paper |", "|---|---|---|---|---|---|"]
     for method in list_methods():
         images = " or ".join(f"{d}D" for d in sorted(method.dimensions))
-        weights = "needed" if method.needs_checkpoint else "none"
+        weights = "needed" if method.needs_checkpoint else "shipped" if method.shipped else "none"
         rows.append(
             f"| `{method.id}` | {method.title}: {method.summary} | {method.advice} | {images} | {weights} "
             f"| {method.paper} |"
@@ -374,7 +388,8 @@ def describe_methods() -> str:
     """The registry in lines for people."""
     blocks = []
     for method in list_methods():
-        needs = "needs --checkpoint" if method.needs_checkpoint else "needs no weights"
+        shipped = "its weights are shipped" if method.shipped else "needs no weights"
+        needs = "needs --checkpoint" if method.needs_checkpoint else shipped
         images = " or ".join(f"{d}D" for d in sorted(method.dimensions))
         lines = [f"{method.title} ({images}; {needs})", method.summary, f"When: {method.advice}"]
         lines += [f"Directions: {method.directions}", f"Grid: {method.grid_rule}"]

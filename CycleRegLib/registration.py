@@ -169,7 +169,8 @@ def register(
     method
         Id of :func:`CycleRegLib.methods.list_methods`; the pair optimisation when left out.
     checkpoint, backward_checkpoint
-        Weights of a network method; the second only where both networks lie in files of their own.
+        Weights of a network method, the shipped ones (if any) when left out; the second only where both networks lie
+        in files of their own.
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     initial_transform
@@ -321,7 +322,7 @@ def check_options(
         raise InputError(f"The number of refinement steps must not be negative; it is {refine_steps}.")
     if not 0 < smoothness < float("inf"):
         raise InputError(f"The smoothness must be a positive number; it is {smoothness:g}. 1 is the default.")
-    if not chosen.needs_checkpoint and (checkpoint is not None or backward_checkpoint is not None):
+    if not chosen.uses_checkpoint and (checkpoint is not None or backward_checkpoint is not None):
         raise InputError(
             f"The method {chosen.id} uses no checkpoint, but one was given. Leave it out or choose the network "
             "method that it belongs to."
@@ -339,6 +340,7 @@ def _weights(
     checkpoint: os.PathLike[str] | str | Checkpoint | None,
     backward: os.PathLike[str] | str | None,
 ) -> Checkpoint | None:
+    checkpoint = method.shipped_checkpoint() if checkpoint is None else checkpoint
     if checkpoint is None or isinstance(checkpoint, Checkpoint):
         return checkpoint
     return read_checkpoint(checkpoint, method=method.id, backward=backward)

@@ -66,7 +66,7 @@ class Parameters:
             return _("The method {method} needs trained weights; choose a checkpoint.").format(
                 method=get_method(self.method).title
             )
-        if self.uses_checkpoint and not os.path.isfile(self.checkpoint):
+        if self.uses_checkpoint and self.checkpoint and not os.path.isfile(self.checkpoint):
             return _("The checkpoint {path} does not exist; choose another.").format(path=self.checkpoint)
         return None
 
@@ -102,11 +102,11 @@ class Parameters:
     @property
     def uses_checkpoint(self) -> bool:
         """Whether the checkpoint counts: one that is left over from another method does not."""
-        return get_method(self.method).needs_checkpoint
+        return get_method(self.method).uses_checkpoint
 
     def options(self) -> list[str]:
         """The options of ``cyclereg register``; the files are added by :class:`CycleRegPanel.Exchange.Exchange`."""
         options = ["--method", self.method, "--device", self.device, "--affine", self.affine]
-        if self.uses_checkpoint:
+        if self.uses_checkpoint and self.checkpoint:
             options += ["--checkpoint", self.checkpoint]
         return options

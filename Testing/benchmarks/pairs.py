@@ -367,6 +367,52 @@ def brain_pair(oasis_npz: str | Path, cache: str | Path) -> Pair:
     )
 
 
+# What a T1 intensity (0..1) becomes in the other contrast, where fluid is bright: no monotone function of it.
+OTHER_CONTRAST = ((0.0, 0.04, 0.2, 0.45, 0.7, 1.0), (0.0, 0.05, 0.95, 0.6, 0.35, 0.3))
+BRAIN_MEAN_MM, BRAIN_SIGMAS_MM, BRAIN_NOISE = 6.0, (18.0, 30.0), 0.02
+
+
+def brain_known_pair(oasis_npz: str | Path, seed: int = 0) -> Pair:
+    """A T1 brain (moving) and its deformed copy in another contrast (fixed), with the true field and landmarks.
+
+    * fixed(p) = contrast(T1(p + u(p))), third-order B-spline, 0 outside; ``OTHER_CONTRAST`` by intensity.
+    * the field's mean length in the brain is ``BRAIN_MEAN_MM``; Gaussian noise of ``BRAIN_NOISE`` on both images.
+    * landmarks: 600 random voxels of labelled tissue, at least 5 mm inside both images.
+    """
+    moving, segmentation = read_oasis(oasis_npz)
+    grid = Grid.of(moving)
+    array, labels = sitk.GetArrayFromImage(moving), sitk.GetArrayFromImage(segmentation)
+    field = random_field(
+        grid, seed=seed, mean_mm=BRAIN_MEAN_MM, weights=labels > 0, wavelength_mm=BRAIN_SIGMAS_MM, max_mm=22.0
+    )
+    truth = grid.image(field)
+    transform = sitk.DisplacementFieldTransform(sitk.Cast(truth, sitk.sitkVectorFloat64))
+    deformed = sitk.GetArrayFromImage(
+        sitk.Resample(moving, grid.empty_image(), transform, sitk.sitkBSpline3, 0.0)
+    )  # fmt: skip
+    fixed_labels = sitk.Resample(segmentation, grid.empty_image(), transform, sitk.sitkNearestNeighbor, 0)
+    rng = np.random.default_rng([seed, 2000])
+    fixed = np.interp(np.clip(deformed, 0, 1), *OTHER_CONTRAST) + rng.normal(0.0, BRAIN_NOISE, deformed.shape)
+    noisy = array + rng.normal(0.0, BRAIN_NOISE, array.shape)
+    points = grid.points()
+    targets = points + field
+    inside = _inside(points, grid, 5.0) & _inside(targets, grid, 5.0)
+    known = np.flatnonzero((sitk.GetArrayFromImage(fixed_labels) > 0) & inside)
+    index = rng.choice(known, 600, replace=False)
+    return Pair(
+        name=f"brain-known-{seed}",
+        fixed=grid.image(fixed.astype(np.float32)),
+        moving=grid.image(noisy.astype(np.float32)),
+        fixed_labels=fixed_labels,
+        moving_labels=segmentation,
+        labels=(2, 3, 10, 17),
+        truth=truth,
+        fixed_points=points.reshape(-1, 3)[index],
+        moving_points=targets.reshape(-1, 3)[index],
+        point_set=np.array(["brain"] * 600),
+    )
+
+
 def describe(pair: Pair) -> str:
     """A few lines about a pair: distances before registration, smoothness of the truth, number of landmarks."""
     lines = [f"{pair.name}: {Grid.of(pair.fixed).describe()}"]

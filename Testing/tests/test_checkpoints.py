@@ -164,6 +164,18 @@ class TestConverting:
         assert (second.normalisation, second.licence) == ("max", "MIT")
         assert second.training == first.training
 
+    def test_half_of_the_bytes(self, plain: Path, tmp_path: Path) -> None:
+        whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+        kept = convert(plain, whole).networks["forward"]
+        assert main(["checkpoint", "convert", str(plain), str(half), "--half"]) == 0
+        read = read_checkpoint(half).networks["forward"]
+        assert half.stat().st_size < 0.6 * whole.stat().st_size
+        assert same(read, {name: value.half().float() for name, value in kept.items()})
+        large = {name: value * 1e6 for name, value in random_state().items()}
+        with pytest.raises(InputError, match="65504"):
+            write_checkpoint(tmp_path / "large.safetensors", "cyclemorph", {"forward": large}, half=True)
+        assert not (tmp_path / "large.safetensors").exists()
+
     def test_description(self, plain: Path, tmp_path: Path) -> None:
         assert describe(read_checkpoint(plain))["networks"] == {"forward": 361_299}
         assert "assumed" in describe_text(read_checkpoint(plain))
