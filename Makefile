@@ -25,7 +25,7 @@ env: $(STAMP)
 # gone (upgraded system) or does not fit is made anew.
 FITS := import pip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
-$(STAMP): pyproject.toml Testing/requirements.txt Testing/find-python.sh
+$(STAMP): pyproject.toml Training/pyproject.toml Testing/requirements.txt Testing/find-python.sh
 	@rm -f $@
 	@$(BIN)/python -c '$(FITS)' 2>/dev/null || { \
 	    python=$$(sh Testing/find-python.sh) || exit 1; \
@@ -33,8 +33,9 @@ $(STAMP): pyproject.toml Testing/requirements.txt Testing/find-python.sh
 	    rm -rf $(VENV) && "$$python" -m venv $(VENV); }
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement Testing/requirements.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-build-isolation --editable '.[batch,mrml,test]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-build-isolation --editable ./Training
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) build *.egg-info Training/build Training/*.egg-info .pytest_cache .ruff_cache .hypothesis
 	find CycleReg CycleRegLib Testing Training -name __pycache__ -type d -prune -exec rm -rf {} +
