@@ -176,6 +176,12 @@ class TestSplits:
             assert splits["A"] == splits["F"]
             assert splits["B"] == splits["E"]
 
+    def test_the_partner_of_a_patient_whose_split_is_told_is_in_the_same(self) -> None:
+        told = [Volume("/a.nrrd", "A", split="test"), *volumes("B", "C")]
+        assert split_patients(told, SplitSettings(), [(0, 1)]) == {"A": "test", "B": "test", "C": "train"}
+        with pytest.raises(InputError, match="make a pair, but belong to different splits"):
+            split_patients([*told[:2], Volume("/c.nrrd", "C", split="train")], SplitSettings(), [(0, 1), (1, 2)])
+
     @pytest.mark.parametrize(
         ("several", "settings", "words"),
         [

@@ -80,9 +80,13 @@ class TestAsInferenceDoesIt:
         checkpoint = checkpoint_of(data, tmp_path)
         arrays, (fixed, moving) = images_of(data)
         inference.predict_fields(read_checkpoint(checkpoint.path), fixed, moving)
+        # However a fixed image is stored, the network sees it as those of training.
+        inference.predict_fields(read_checkpoint(checkpoint.path), sitk.DICOMOrient(fixed, "PIR"), moving)
+        close = {"rtol": 0, "atol": 1e-5 * max(1.0, float(seen[0][0].max()))}
         for side, shown in zip(("fixed", "moving"), seen[0]):
             assert shown.shape == arrays[side].shape == data.shape
-            np.testing.assert_allclose(arrays[side], shown, rtol=0, atol=1e-5 * max(1.0, float(shown.max())))
+            np.testing.assert_allclose(arrays[side], shown, **close)
+        np.testing.assert_allclose(arrays["fixed"], seen[1][0], **close)
 
     def test_one_orientation_for_volumes_of_several(
         self, tmp_path: Path, seen: list[tuple[np.ndarray, np.ndarray]]
@@ -108,6 +112,8 @@ class TestAsInferenceDoesIt:
         matrix = np.array([[0.99, 0.1, 0, 3], [-0.1, 1.02, 0, -2], [0, 0.05, 1, 4], [0, 0, 0, 1]])
         moved = sitk.Resample(fixed, Grid.of(fixed).empty_image(), affine_transform(matrix), sitk.sitkLinear, 100.0)
         sitk.WriteImage(sitk.Cast(moved, sitk.sitkFloat32), str(tmp_path / "d/P/b.nrrd"))
+        for name, image in (("a", fixed), ("b", moved)):
+            sitk.WriteImage(sitk.Cast(image > 110, sitk.sitkUInt8), str(tmp_path / f"d/P/{name}_seg.nrrd"))
         data = data_of(tmp_path / "d", align=align, pairs="within-patient", fixed="a")
         arrays, (fixed, moving) = images_of(data)
         found = register_affine(fixed, moving).matrix if align == "pair" else np.eye(4)
@@ -117,6 +123,9 @@ class TestAsInferenceDoesIt:
         inner = [arrays[side][4:-4, 4:-4, 4:-4].ravel() for side in ("fixed", "moving")]
         likeness = np.corrcoef(*inner)[0, 1]
         assert (likeness > 0.98) == (align == "pair"), likeness
+        pair = data.source.pair("train", 0)
+        same = [pair[f"{side}_labels"][..., 4:-4, 4:-4, 4:-4] for side in ("fixed", "moving")]
+        assert (float((same[0] == same[1]).float().mean()) > 0.95) == (align == "pair")
 
     def test_the_slices_of_an_organ_as_inference_cuts_them(
         self, tmp_path: Path, seen: list[tuple[np.ndarray, np.ndarray]]
@@ -126,7 +135,7 @@ class TestAsInferenceDoesIt:
         for number, (name, where) in enumerate(slices.items()):
             labels = np.zeros((14, 12, 16), np.uint8)
             labels[where, 4:9, 5:12] = 6
-            labels[0, 0, 0] = 2  # another organ
+            labels[[0, 4, 9], 0, 0] = 2  # another organ
             write(tmp_path / f"d/P/{name}.nrrd", smooth_volume((14, 12, 16), number))
             write(tmp_path / f"d/P/{name}_seg.nrrd", labels)
             masks[name] = sitk.ReadImage(str(tmp_path / f"d/P/{name}_seg.nrrd")) == 6
@@ -140,6 +149,9 @@ class TestAsInferenceDoesIt:
             np.testing.assert_allclose(arrays[side], shown, atol=1e-5)
         assert not arrays["fixed"][5:].any()
         assert not arrays["moving"][:2].any()
+        labels = data.source.pair("train", 0)
+        others = [[z for z in range(8) if (labels[f"{side}_labels"][0, z] == 2).any()] for side in ("fixed", "moving")]
+        assert others == [[1], [6]]
 
     def test_shallow_organs_are_filled_up_with_zeros_to_equal_depth(self, tmp_path: Path) -> None:
         for number, depth in enumerate((4, 9)):
