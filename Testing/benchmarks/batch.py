@@ -5,12 +5,16 @@
 makes pairs of two-phase abdomens (the sample, with another anatomy each), and runs, each in a process of its own:
 
 * ``register``: ``CycleRegLib.register`` on images in memory, one after the other, nothing read or written;
-* ``by hand``: the same with reading both images and writing transform, inverse and warped image, as in a simple script;
-* ``batch``: ``run_batch`` with one worker, and with several.
+* ``by hand``: the same with reading both images and writing transform, inverse and warped image, as in a simple
+  script;
+* ``batch``: ``run_batch`` with one worker of one thread, with one worker of as many threads as there are cores, and
+  with two workers (on more cores also with one for each) of one thread.
 
-All of them first do one pair that does not count.  Throughput of several workers is taken between the pair with which
-every worker has begun to deliver and the last but (workers - 1) one, so that neither starting the workers nor the end,
-when some have nothing left to do, counts; the whole time is given beside it.
+All of them first do one pair that does not count.  Everything is run several times in turn, so that what else the
+machine does meets all alike; a turn that would not be over in time is left out.  Throughput of several workers is taken
+between the pair with which every worker has begun to deliver and the last but (workers - 1) one, so that neither
+starting the workers nor the end, when some have nothing left to do, counts; the whole time is given beside it.
+Processor seconds per pair tell what a pair costs also where other programs take turns with it.
 """
 
 from __future__ import annotations
@@ -34,9 +38,10 @@ KINDS = ("register", "by hand", "batch")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, metavar="DIR", help="where batch.md and batch.json go")
-    parser.add_argument("--pairs", type=int, default=16, help="pairs of each run (default 16)")
+    parser.add_argument("--pairs", type=int, default=14, help="pairs of each run (default 14)")
     parser.add_argument("--scale", type=float, default=1.5, help="voxels of the sample this much larger (default 1.5)")
     parser.add_argument("--repeats", type=int, default=2, help="how often everything is run, in turn (default 2)")
+    parser.add_argument("--minutes", type=float, default=10, help="begin no turn that may end later (default 10)")
     parser.add_argument("--work", metavar="DIR", help="folder for pairs and results (default: a temporary one)")
     parser.add_argument("--one", nargs=3, metavar=("KIND", "WORKERS", "THREADS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -48,10 +53,15 @@ def main() -> None:
         folder = Path(arguments.work or temporary)
         make_pairs(folder, arguments.pairs + 1, arguments.scale)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        plan = [(kind, 1, threads) for threads in (1, cores) for kind in KINDS]
+        plan = [(kind, 1, 1) for kind in KINDS]
         plan += [("batch", 2, 1), *([("batch", cores, 1)] if cores > 2 else [])]
+        plan += [(kind, 1, cores) for kind in ("register", "batch") if cores > 1]
         runs: list[dict[str, Any]] = []
+        began = time.perf_counter()
         for repeat in range(arguments.repeats):
+            if repeat and (time.perf_counter() - began) * (repeat + 1) / repeat > 60 * arguments.minutes:
+                print("No time is left for another turn.", flush=True)
+                break
             for kind, workers, threads in plan:
                 print(f"{repeat + 1}/{arguments.repeats}: {kind}, {workers} worker(s), {threads} thread(s)", flush=True)
                 runs.append(run_alone(kind, workers, threads, folder))
@@ -77,10 +87,11 @@ def make_pairs(folder: Path, count: int, scale: float) -> None:
 
 def run_alone(kind: str, workers: int, threads: int, folder: Path) -> dict[str, Any]:
     """One measurement in a process of its own."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     command = [sys.executable, __file__, "--output", ".", "--work", str(folder), "--one", kind, str(workers)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run([*command, str(threads)], env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return {**json.loads(done.stdout.splitlines()[-1]), "load_before": load}
 
 
 def measure(kind: str, workers: int, threads: int, folder: Path) -> dict[str, Any]:
@@ -149,11 +160,16 @@ def per_pair(run: dict[str, Any]) -> float:
     return (ends[-workers] - ends[workers - 1]) / (len(ends) - 2 * workers + 1)
 
 
+def _order(key: tuple[str, int, int]) -> tuple[int, int, int]:
+    kind, workers, threads = key
+    return workers, threads, KINDS.index(kind)
+
+
 def write(output: Path, runs: list[dict[str, Any]], arguments: argparse.Namespace, folder: Path, cores: int) -> None:
     from CycleRegLib.images import read_image
 
     output.mkdir(exist_ok=True)
-    keys = list(dict.fromkeys((run["kind"], run["workers"], run["threads"]) for run in runs))
+    keys = sorted({(run["kind"], run["workers"], run["threads"]) for run in runs}, key=_order)
     groups = {key: [r for r in runs if (r["kind"], r["workers"], r["threads"]) == key] for key in keys}
     mean = {key: statistics.fmean(per_pair(run) for run in group) for key, group in groups.items()}
     work = {
@@ -167,7 +183,8 @@ def write(output: Path, runs: list[dict[str, Any]], arguments: argparse.Namespac
         "",
         f"{arguments.pairs} pairs of two-phase abdomens, fixed image {size} voxels, the default method with its affine "
         f"stage; {cores} cores ({platform.processor() or platform.machine()}), Python {platform.python_version()}. "
-        f"Every line is the mean of {len(groups[keys[0]])} run(s), in brackets each of them. Made by "
+        f"Every line is the mean of {len(groups[keys[0]])} run(s), in brackets each of them. The machine's load before the "
+        f"first run was {runs[0]['load_before'] or 0:.1f}. Made by "
         f"`python Testing/benchmarks/batch.py --pairs {arguments.pairs} --scale {arguments.scale:g}`.",
         "",
         "| what | workers | threads of each | seconds per pair | pairs per hour | against bare `register` "
