@@ -183,8 +183,8 @@ def write(output: Path, runs: list[dict[str, Any]], arguments: argparse.Namespac
         "",
         f"{arguments.pairs} pairs of two-phase abdomens, fixed image {size} voxels, the default method with its affine "
         f"stage; {cores} cores ({platform.processor() or platform.machine()}), Python {platform.python_version()}. "
-        f"Every line is the mean of {len(groups[keys[0]])} run(s), in brackets each of them. The machine's load before the "
-        f"first run was {runs[0]['load_before'] or 0:.1f}. Made by "
+        f"Every line is the mean of {len(groups[keys[0]])} run(s), in brackets each of them. The machine's load before "
+        f"the first run was {runs[0]['load_before'] or 0:.1f}. Made by "
         f"`python Testing/benchmarks/batch.py --pairs {arguments.pairs} --scale {arguments.scale:g}`.",
         "",
         "| what | workers | threads of each | seconds per pair | pairs per hour | against bare `register` "
