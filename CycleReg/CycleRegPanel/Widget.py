@@ -19,6 +19,8 @@ from .Exchange import Exchange
 from .Host import _
 from .Logic import CycleRegLogic
 from .Parameters import AFFINE_STAGES, DEVICES, Parameters
+from .Section import Section
+from .Sections import SECTIONS
 from .Worker import CANCELLED, SUCCEEDED, Worker
 
 
@@ -33,6 +35,7 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic: CycleRegLogic | None = None
+        self.sections: list[Section] = []
         # Tests put a stand-in for qt.QProcess here.
         self.processFactory: Callable[[], Any] | None = None
         self._worker: Worker | None = None
@@ -46,9 +49,12 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/CycleReg.ui"))
         self.layout.addWidget(uiWidget)
+        self.sections = [section(self) for section in SECTIONS]
+        parts = [self._loadSection(uiWidget, section) for section in self.sections]
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         self._fillChoices()
-        uiWidget.setMRMLScene(slicer.mrmlScene)
+        for widget in (uiWidget, *parts):
+            widget.setMRMLScene(slicer.mrmlScene)
         self.logic = CycleRegLogic()
 
         for selector in self._selectors():
@@ -56,6 +62,8 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.methodComboBox.connect("currentIndexChanged(int)", self.updateState)
         self.ui.checkpointPathLineEdit.connect("currentPathChanged(QString)", self.updateState)
         self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
+        for section in self.sections:
+            section.setup()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
 
@@ -63,9 +71,21 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.resultsCollapsibleButton.visible = False
         self.updateState()
 
+    def _loadSection(self, uiWidget: Any, section: Section) -> Any:
+        """Load the section's ``.ui`` file into its place; returns its widget."""
+        place = slicer.util.findChild(uiWidget, section.PLACE)
+        part = slicer.util.loadUI(self.resourcePath(f"UI/{section.UI}"))
+        layout = qt.QVBoxLayout(place)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(part)
+        place.visible = True
+        return part
+
     def cleanup(self) -> None:
         """The application closes, or the module is about to be reloaded."""
         self.cancel()
+        for section in self.sections:
+            section.cleanup()
         self.removeObservers()
 
     def enter(self) -> None:
@@ -86,10 +106,14 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
         # The nodes that the run would write to are about to go.
         self.cancel()
+        for section in self.sections:
+            section.onSceneStartClose()
 
     def onSceneEndClose(self, caller: Any = None, event: Any = None) -> None:
         self.ui.resultsCollapsibleButton.visible = False
         self.ui.statusLabel.text = ""
+        for section in self.sections:
+            section.onSceneEndClose()
         self.updateState()
 
     # ------------------------------------------------------------------ choices
@@ -141,6 +165,8 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def updateState(self, *_arguments: Any) -> None:
         """Enable what can be used, and let the Apply button say why it cannot be."""
         running = self._worker is not None
+        for section in self.sections:
+            section.updateState(running)
         parameters = self.parameters()
         for section in (
             self.ui.inputsCollapsibleButton,
@@ -178,20 +204,20 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.start()
         except CycleRegError as error:
             self._discard()
-            self._fail(str(error))
+            self.fail(str(error))
         except Exception as error:
             logging.exception("CycleReg could not start")
             self._discard()
-            self._fail(str(error))
+            self.fail(str(error))
 
     def start(self) -> None:
         """Start the registration that the panel shows; returns at once, see :meth:`waitForCompletion`."""
         parameters = self.parameters()
         problem = parameters.problem() or Environment.ensure()
         if problem:
-            self._fail(problem)
+            self.fail(problem)
             return
-        self._say(_("Preparing the images"))
+        self.say(_("Preparing the images"))
         with slicer.util.WaitCursor():
             self._exchange = Exchange(parameters)
             arguments = self._exchange.writeInputs()
@@ -214,7 +240,7 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onProgress(self, stage: str, percent: float) -> None:
         self.ui.progressBar.value = int(percent)
-        self._say(stage)
+        self.say(stage)
 
     def _onEnd(self, outcome: str, message: str) -> None:
         if self._worker is not None and self._worker.log:
@@ -224,14 +250,14 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if outcome == SUCCEEDED:
                 with slicer.util.WaitCursor():
                     self._show(self._exchange)
-                self._say(_("Done."))
+                self.say(_("Done."))
             elif outcome == CANCELLED:
-                self._say(_("Cancelled; the scene is as it was."))
+                self.say(_("Cancelled; the scene is as it was."))
             else:
-                self._fail(message)
+                self.fail(message)
         except Exception as error:
             logging.exception("CycleReg could not load the result")
-            self._fail(str(error))
+            self.fail(str(error))
         finally:
             self._discard()
             self.updateState()
@@ -242,16 +268,19 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.outputTransformSelector.setCurrentNode(result.transform)
         Results.fill(self.ui.resultsTable, result.registration.summary())
         self.ui.resultsCollapsibleButton.visible = True
+        for section in self.sections:
+            section.onResult(result)
 
     def _discard(self) -> None:
         if self._exchange is not None:
             self._exchange.remove()
             self._exchange = None
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Show one line under the Apply button."""
         self.ui.statusLabel.text = text
 
-    def _fail(self, message: str) -> None:
+    def fail(self, message: str) -> None:
         """One clear message; it stays in the panel after the pop-up was closed."""
-        self._say(message)
+        self.say(message)
         slicer.util.errorDisplay(message, windowTitle="CycleReg")

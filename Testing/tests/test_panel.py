@@ -20,7 +20,7 @@ import SimpleITK as sitk
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "CycleReg" / "CycleReg.py"
-UI = ROOT / "CycleReg" / "Resources" / "UI" / "CycleReg.ui"
+UI = ROOT / "CycleReg" / "Resources" / "UI"
 PANEL = ROOT / "CycleReg" / "CycleRegPanel"
 
 sys.path.insert(0, str(ROOT / "Testing"))
@@ -41,6 +41,7 @@ import slicer  # noqa: E402
 
 # Qt's own containers and layouts, which no pointer rests on.
 _WITHOUT_TOOLTIP = {"qMRMLWidget"}
+_WITH_SCENE = {"qMRMLNodeComboBox"}
 
 
 class Signal:
@@ -198,44 +199,51 @@ def results_shown(panel: Any) -> dict[str, str]:
 # ---------------------------------------------------------------------- the file
 
 
-_TREE = ElementTree.parse(UI).getroot()
-_WIDGETS = {element.get("name"): element for element in _TREE.iter("widget")}
+_TREES = {path.name: ElementTree.parse(path).getroot() for path in sorted(UI.glob("*.ui"))}
+_WIDGETS = {element.get("name"): element for tree in _TREES.values() for element in tree.iter("widget")}
 
 
+def test_every_widget_that_the_code_addresses_exists():
+    addressed = set()
+    for path in PANEL.glob("*.py"):
+        addressed |= set(re.findall(r"\bui\.(\w+)", path.read_text(encoding="utf-8")))
+    assert len(addressed) > 15
+    assert addressed <= set(_WIDGETS)
+
+
+def test_names_are_unique_over_all_files():
+    assert len(_WIDGETS) == sum(len(list(tree.iter("widget"))) for tree in _TREES.values())
+
+
+@pytest.mark.parametrize("name", _TREES)
 class TestUi:
-    def test_every_widget_that_the_code_addresses_exists(self):
-        addressed = set()
-        for path in PANEL.glob("*.py"):
-            addressed |= set(re.findall(r"\bui\.(\w+)", path.read_text(encoding="utf-8")))
-        assert len(addressed) > 15
-        assert addressed <= set(_WIDGETS)
-
-    def test_every_widget_has_a_tooltip(self):
+    def test_every_widget_has_a_tooltip(self, name):
         without = [
-            name
-            for name, element in _WIDGETS.items()
+            element.get("name")
+            for element in _TREES[name].iter("widget")
             if element.find("property[@name='toolTip']") is None and element.get("class") not in _WITHOUT_TOOLTIP
         ]
         assert without == []
 
-    def test_the_scene_reaches_every_node_selector(self):
-        selectors = {name for name, element in _WIDGETS.items() if element.get("class") == "qMRMLNodeComboBox"}
+    def test_the_scene_reaches_every_node_selector(self, name):
+        tree = _TREES[name]
+        selectors = {w.get("name") for w in tree.iter("widget") if w.get("class") in _WITH_SCENE}
         connected = {
             connection.findtext("receiver")
-            for connection in _TREE.iter("connection")
-            if connection.findtext("sender") == _TREE.findtext("class")
+            for connection in tree.iter("connection")
+            if connection.findtext("sender") == tree.find("widget").get("name")
             and connection.findtext("signal") == "mrmlSceneChanged(vtkMRMLScene*)"
             and connection.findtext("slot") == "setMRMLScene(vtkMRMLScene*)"
         }
         assert selectors == connected
 
-    def test_custom_classes_are_declared(self):
-        declared = {element.findtext("class") for element in _TREE.iter("customwidget")}
-        used = {element.get("class") for element in _WIDGETS.values() if not element.get("class").startswith("Q")}
+    def test_custom_classes_are_declared(self, name):
+        declared = {element.findtext("class") for element in _TREES[name].iter("customwidget")}
+        used = {w.get("class") for w in _TREES[name].iter("widget") if not w.get("class").startswith("Q")}
         assert used == declared
 
-    def test_labels_belong_to_their_fields(self):
-        buddies = [label.find("property[@name='buddy']") for label in _TREE.iter("widget")]
+    def test_labels_belong_to_their_fields(self, name):
+        buddies = [label.find("property[@name='buddy']") for label in _TREES[name].iter("widget")]
         assert {buddy.findtext("cstring") for buddy in buddies if buddy is not None} <= set(_WIDGETS)
 
 
