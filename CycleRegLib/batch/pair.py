@@ -61,6 +61,8 @@ class Job:
         Write a scene of every pair, in the process that gives the command.
     reports
         Write ``report.html`` of every pair.
+    measure
+        Measure also pairs of which neither landmarks nor segmentations are known.
     """
 
     output: str
@@ -70,6 +72,7 @@ class Job:
     threads: int | None = None
     scenes: bool = False
     reports: bool = False
+    measure: bool = False
 
     @property
     def folder(self) -> BatchFolder:
@@ -168,7 +171,8 @@ class Worker:
         spec, seconds = loaded.spec, dict(loaded.seconds)
         tell = progress or (lambda stage, fraction: None)
         # The stages' shares of the progress.
-        measuring, drawing = 0.1 * bool(loaded.known), 0.1 * (job.pictures or job.reports)
+        measures = bool(loaded.known) or job.measure
+        measuring, drawing = 0.1 * measures, 0.1 * (job.pictures or job.reports)
         registering = 1.0 - measuring - drawing
         try:
             with collect_warnings(loaded.messages):
@@ -177,7 +181,7 @@ class Worker:
                 )
                 seconds["register"] = time.perf_counter() - began
                 evaluation = None
-                if loaded.known:
+                if measures:
                     clock = time.perf_counter()
                     evaluation = self._evaluate(
                         loaded, result, lambda stage, f: tell(stage, registering + measuring * f)
@@ -346,6 +350,8 @@ def kept_record(spec: PairSpec, job: Job, identity: Identity | None = None) -> B
         if job.pictures and not any(name.startswith("pictures/") for name in summary["files"]):
             return None
         if job.reports and "report.html" not in summary["files"]:
+            return None
+        if job.measure and summary.get("evaluation") is None:
             return None
     job.folder.forget(spec.id)
     return BatchRecord(

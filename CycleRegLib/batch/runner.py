@@ -37,6 +37,7 @@ def run_batch(
     ids: str | None = None,
     threads: int | None = None,
     progress: str = "none",
+    measure: bool = False,
     **options: Any,
 ) -> Iterator[BatchRecord]:
     """Register every pair of a manifest, and give each pair's record as soon as it is there.
@@ -74,6 +75,9 @@ def run_batch(
         Processor threads of each worker; by default this machine's cores shared among them.
     progress
         ``bar``, ``json`` or ``none``.
+    measure
+        Measure also pairs without landmarks and segmentations: similarity, folding and the round trip as
+        :func:`~CycleRegLib.evaluation.evaluate` has them.
     options
         Values for what the manifest leaves open, by column: ``method="cyclemorph"``, ``smoothness=4``, … .
 
@@ -93,7 +97,7 @@ def run_batch(
         making.check_installed()
     specs = read_manifest(manifest, options, scheduler is None, pairs, ids)
     folder = os.path.abspath(os.path.expanduser(output))
-    job = Job(folder, uuid.uuid4().hex[:8], overwrite, pictures, threads, scenes, reports)
+    job = Job(folder, uuid.uuid4().hex[:8], overwrite, pictures, threads, scenes, reports, measure)
     job.folder.check(specs)
     run = _Run(specs, job, whole=pairs is None and ids is None)
     return run.records(workers, scheduler, progress)
