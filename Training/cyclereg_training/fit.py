@@ -14,9 +14,12 @@ import lightning
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from CycleRegLib.devices import is_out_of_memory
 from CycleRegLib.errors import Cancelled, CycleRegWarning, InputError
+from CycleRegLib.progress import make_progress
+from CycleRegLib.weights import first_line
 
 from .callbacks.export import ENDPOINT, LOSS, Export
 from .callbacks.journal import Journal
@@ -101,13 +104,15 @@ def try_out(config: Config) -> None:
     quiet_lightning()
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     module, data = _built(config)
-    trainer = lightning.Trainer(
+    trainer = _trainer(
         accelerator=config.trainer.accelerator,
         devices=1,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
     )
+    for line in data.report.lines() if hasattr(data, "report") else ():
+        print(line, flush=True)
     for line in dry_run(config, module, data, trainer):
         print(line, flush=True)
 
@@ -143,7 +148,7 @@ def build_trainer(
             folder.path, filename=Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False
         )
     )
-    return lightning.Trainer(
+    return _trainer(
         max_epochs=epochs if epochs is not None else -1,
         max_steps=settings.max_steps,
         precision=settings.precision,
@@ -168,7 +173,8 @@ def build_trainer(
 
 def _built(config: Config) -> tuple[TrainingModule, Any]:
     """The networks first: what is wrong with them is found without reading a volume."""
-    module, data = TrainingModule(config), build_data(config)
+    progress = make_progress("bar") if sys.stderr.isatty() and rank_zero_only.rank == 0 else None
+    module, data = TrainingModule(config), build_data(config, progress)
     if module.objective.weights["dice"]:
         require_labels(data)
     return module, data
@@ -176,6 +182,14 @@ def _built(config: Config) -> tuple[TrainingModule, Any]:
 
 def _shape_at(data: Any, epoch: int) -> tuple[int, ...]:
     return tuple(data.shape_at(epoch) if hasattr(data, "shape_at") else data.shape)
+
+
+def _trainer(**arguments: Any) -> lightning.Trainer:
+    """Lightning's trainer; what it cannot be here (GPUs that are not there, say) is refused in one line."""
+    try:
+        return lightning.Trainer(**arguments)
+    except (MisconfigurationException, ValueError) as error:
+        raise InputError(f"The training cannot run so: {first_line(error)}") from error
 
 
 def _strategy(config: Config, module: TrainingModule) -> str | Strategy:

@@ -111,6 +111,17 @@ def test_a_folder_that_holds_a_run_is_left_alone(run: Path) -> None:
     assert (run / "metrics.csv").read_text() == before
 
 
+def test_the_best_by_loss_is_that_of_the_last_phase(tmp_path: Path) -> None:
+    """The refinement's loss has four times the smoothness; however small that of the phase before, it begins anew."""
+    phases = "objective.phases={network: {epochs: 1}, refinement: {epochs: 1}}"
+    fit(small("kuang-refine", phases, "trainer.max_epochs=2", "trainer.monitor=val/loss"), tmp_path)
+    kept = read_run_checkpoint(tmp_path / "last.ckpt")["callbacks"]["Export"]
+    assert kept["phase"] == "refinement"
+    assert kept["best_epoch"] == 1
+    assert kept["best"] == losses(tmp_path, "val/loss")[1]
+    assert read_checkpoint(tmp_path / "best.safetensors").training["epochs"] == 2
+
+
 # ---------------------------------------------------------------------- where a training starts
 
 
@@ -453,6 +464,7 @@ def test_flat_pairs_know_their_fields() -> None:
         ("network.integration_step=7", "has no argument 'integration_step'"),
         ("network.integration_steps=many", "cannot be built so"),
         ("trainer.max_epochs=null", "how long to train"),
+        ("trainer.accelerator=abacus", "The training cannot run so: "),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_it_begins(override: str, message: str, tmp_path: Path) -> None:
