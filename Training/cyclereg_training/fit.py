@@ -21,6 +21,7 @@ from CycleRegLib.errors import Cancelled, CycleRegWarning, InputError
 from CycleRegLib.progress import make_progress
 from CycleRegLib.weights import first_line
 
+from .callbacks.bar import Bar
 from .callbacks.export import ENDPOINT, LOSS, Export
 from .callbacks.journal import Journal
 from .callbacks.limits import TimeLimit
@@ -135,6 +136,8 @@ def build_trainer(
     metrics.begin(step)
     export = Export(folder, data, settings.monitor)
     callbacks: list[Callback] = [export, Journal(log, export), Pictures(folder, data)]
+    if terminal and rank_zero_only.rank == 0:
+        callbacks.append(Bar(make_progress("bar")))
     if settings.max_time is not None:
         callbacks.append(TimeLimit(seconds_of(settings.max_time), log))
     if settings.early_stopping is not None:
@@ -164,7 +167,7 @@ def build_trainer(
         default_root_dir=folder.path,
         logger=[metrics, tensorboard(folder, step)],
         callbacks=callbacks,
-        enable_progress_bar=terminal,
+        enable_progress_bar=False,  # see callbacks.bar
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data share themselves out, see data.sampling

@@ -81,13 +81,13 @@ class RunFolder:
         report.write(self.path)
 
     def log(self, terminal: bool) -> logging.Logger:
-        """Lines of ``log.txt``, and on stderr too unless a progress bar stands there (``terminal``)."""
+        """Lines of ``log.txt`` and on stderr, where they are wide enough to replace a progress bar (``terminal``)."""
         logger = logging.Logger("cyclereg-train")
         if rank_zero_only.rank:
             logger.addHandler(logging.NullHandler())
             return logger
         shown = logging.StreamHandler(sys.stderr)
-        shown.setFormatter(logging.Formatter("\r%(message)s" if terminal else "%(message)s"))
+        shown.setFormatter(logging.Formatter("\r%(message)-78s" if terminal else "%(message)s"))
         kept = logging.FileHandler(self / LOG, encoding="utf-8")
         kept.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
         for handler in (shown, kept):

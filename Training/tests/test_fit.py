@@ -14,6 +14,7 @@ import torch
 from fit_cases import fit, losses, rows, small
 
 import cyclereg_training.dry_run as dry_run_module
+from cyclereg_training.callbacks.bar import Bar
 from cyclereg_training.callbacks.limits import TimeLimit
 from cyclereg_training.callbacks.pictures import picture
 from cyclereg_training.config import OptimizerSettings, config_names
@@ -294,6 +295,21 @@ def test_no_epoch_begins_that_would_not_end_in_time(monkeypatch: pytest.MonkeyPa
         limit.on_train_epoch_start(trainer, None)
         limit.on_train_epoch_end(trainer, None)
         assert trainer.should_stop == stops
+
+
+def test_the_bar_shows_the_part_of_this_run(tmp_path: Path) -> None:
+    shown: list[tuple[str, float]] = []
+
+    class Trainer:
+        current_epoch, max_epochs, num_training_batches = 6, 10, 4
+
+    bar, trainer = Bar(lambda stage, fraction: shown.append((stage, fraction))), Trainer()
+    bar.on_train_start(trainer, None)
+    for epoch, batch in ((6, 0), (6, 3), (9, 3)):
+        trainer.current_epoch = epoch
+        bar.on_train_batch_end(trainer, None, None, None, batch)
+    bar.on_train_end(trainer, None)
+    assert shown == [("7/10", 1 / 16), ("7/10", 1 / 4), ("10/10", 0.999), ("done", 1.0)]
 
 
 # ---------------------------------------------------------------------- memory, dry run
