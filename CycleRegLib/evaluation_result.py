@@ -77,6 +77,16 @@ class TumorComparison:
             "difference_after": None if fixed is None or warped is None else warped - fixed,
         }
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, what :meth:`Evaluation.to_dict` has as ``tumor``."""
+        out: dict[str, Any] = {"name": self.name}
+        out.update({quantity: self.numbers(quantity) for quantity, _, _ in _TUMOR_QUANTITIES})
+        out["diameters"] = {
+            side: None if size is None else {"major": size.major_points, "minor": size.minor_points}
+            for side, size in (("fixed", self.fixed), ("moving", self.moving), ("warped", self.warped))
+        }
+        return _plain(out)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -160,7 +170,7 @@ class Evaluation:
             out["bir"] = self.bir_all
             out["labels_mean"] = {key: self.mean(key) for key, _, _ in _SCORES}
         if self.tumor is not None:
-            out["tumor"] = _tumor_dict(self.tumor)
+            out["tumor"] = self.tumor.to_dict()
         jacobian = asdict(self.jacobian)
         out["jacobian"] = {key: jacobian[key] for key in ("folding_percent", "mean", "sd", "sd_log", "min", "max")}
         out["jacobian"]["sd_log_left_out"] = self.jacobian.left_out
@@ -277,16 +287,6 @@ def rows_of(content: Mapping[str, Any], details: bool = False) -> list[Row]:
 
 
 # ---------------------------------------------------------------------- plain data
-
-
-def _tumor_dict(tumor: TumorComparison) -> dict[str, Any]:
-    out: dict[str, Any] = {"name": tumor.name}
-    out.update({quantity: tumor.numbers(quantity) for quantity, _, _ in _TUMOR_QUANTITIES})
-    out["diameters"] = {
-        side: None if size is None else {"major": size.major_points, "minor": size.minor_points}
-        for side, size in (("fixed", tumor.fixed), ("moving", tumor.moving), ("warped", tumor.warped))
-    }
-    return out
 
 
 def _number(value: float | None) -> float | None:

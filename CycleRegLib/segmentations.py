@@ -163,6 +163,17 @@ class Segmentation:
             raise ValueError(f"{len(images)} images do not fit {len(self.layers)} layers")
         return Segmentation(images, segments=self.segments)
 
+    def chosen(self, names: Mapping[str, str]) -> Segmentation:
+        """Only the segments that ``names`` lists, in that order, each under the new name that it gives.
+
+        Raises
+        ------
+        InputError
+            If a segment is not there; the message lists those that are.
+        """
+        segments = [replace(self.segment(old), name=new) for old, new in names.items()]
+        return Segmentation(self.to_label_images(), segments=segments)
+
     def resampled(self, grid: Grid) -> Segmentation:
         """On another grid, by nearest neighbour; outside the old grid is background."""
         if grid.same_as(self.grid):

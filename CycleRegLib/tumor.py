@@ -52,7 +52,8 @@ class TumorSize:
     major_points, minor_points
         (2, 3) end points of the two diameters, LPS mm.
     slice_axis, slice_index
-        The axial slice of the long diameter: index along axis ``slice_axis`` (0 for x, 1 for y, 2 for z).
+        The axial slice of the long diameter: index along axis ``slice_axis`` (0 for x, 1 for y, 2 for z).  -1 where
+        the diameters were drawn by hand, in no slice of an image.
     components
         How many separate parts the tumour has; only the largest was measured.
     """
@@ -155,6 +156,40 @@ def _largest_component(values: np.ndarray) -> tuple[np.ndarray, int]:
 
 def _components(mask: np.ndarray) -> sitk.Image:
     return sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
+
+
+def size_of_diameters(major_points: np.ndarray, minor_points: np.ndarray | None = None) -> TumorSize:
+    """The size of a tumour whose diameters somebody drew: the straight distances between their end points.
+
+    The volume is NaN, which two lines do not tell, and so is the short diameter when there is none.
+
+    Parameters
+    ----------
+    major_points, minor_points
+        (2, 3) end points, LPS mm.
+
+    Raises
+    ------
+    InputError
+        If the short diameter is longer than the long one, so that the two were probably exchanged.
+    """
+    major = np.asarray(major_points, dtype=np.float64).reshape(2, 3)
+    minor = np.full((2, 3), np.nan) if minor_points is None else np.asarray(minor_points, np.float64).reshape(2, 3)
+    long, short = (float(np.linalg.norm(points[1] - points[0])) for points in (major, minor))
+    if short > long:
+        raise InputError(
+            f"The short diameter ({short:.1f} mm) is longer than the long one ({long:.1f} mm). Exchange the two lines."
+        )
+    return TumorSize(
+        major_mm=long,
+        minor_mm=short,
+        volume_ml=float("nan"),
+        major_points=major,
+        minor_points=minor,
+        slice_axis=-1,
+        slice_index=-1,
+        components=1,
+    )
 
 
 def _longest(slices: np.ndarray, plane: np.ndarray) -> tuple[int, float, np.ndarray]:

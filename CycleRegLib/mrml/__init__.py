@@ -6,8 +6,10 @@ package alike, and needs neither the application nor Qt.
 
 from __future__ import annotations
 
+from .diameters import TumorLines
 from .job import Job, ProcessResult, prepare, process, summary_columns
-from .measure import EvaluationNodes, evaluate, write_evaluation
+from .landmark_pairs import LandmarkPairs, jump_to_pair, pair_landmarks
+from .measure import EvaluationJob, EvaluationNodes, evaluate, prepare_evaluation, write_evaluation
 from .nodes import (
     field_from_node,
     grid_from_volume_node,
@@ -30,18 +32,23 @@ from .scene import (
     volume_node,
 )
 from .segments import fill_segmentation, mask_from_node, segmentation_from_node
+from .table_text import table_rows, table_text, write_table_csv
 
 __all__ = [
     "Column",
+    "EvaluationJob",
     "EvaluationNodes",
     "Job",
+    "LandmarkPairs",
     "ProcessResult",
+    "TumorLines",
     "ensure_scene",
     "evaluate",
     "field_from_node",
     "fill_segmentation",
     "grid_from_volume_node",
     "image_from_volume_node",
+    "jump_to_pair",
     "landmarks_from_markups",
     "load_inputs",
     "load_landmarks",
@@ -50,19 +57,24 @@ __all__ = [
     "load_volume",
     "markups_node",
     "mask_from_node",
+    "pair_landmarks",
     "prepare",
+    "prepare_evaluation",
     "process",
     "read_scene",
     "save_scene",
     "segmentation_from_node",
     "show_under",
     "summary_columns",
+    "table_rows",
+    "table_text",
     "transform_from_node",
     "use_linear_interpolation",
     "volume_node",
     "write_evaluation",
     "write_pair_scene",
     "write_table",
+    "write_table_csv",
     "write_transform",
     "write_volume",
 ]

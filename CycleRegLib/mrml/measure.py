@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError
 from ..evaluation import evaluate as evaluate_images
-from ..evaluation_result import Evaluation, rows_of
+from ..evaluation_result import Evaluation, TumorComparison, rows_of
 from ..geometry import Grid
+from ..segmentations import Segmentation
+from .charts import write_tre_chart
+from .diameters import TumorLines, compare_drawn, draw_diameters
 from .nodes import field_from_node, image_from_volume_node, landmarks_from_markups, transform_from_node
 from .results import INVERSE_ROLE, TABLE, Column, NewNodes, check_output, place_in_folder, write_table
 from .segments import mask_from_node, segmentation_from_node
@@ -27,7 +30,8 @@ TABLE_ROLES = {
 class EvaluationNodes:
     """The library's evaluation and its tables in the scene; None for what was not measured or not asked for.
 
-    ``folder`` is the subject hierarchy item that holds the tables, None when there is no table.
+    ``folder`` is the subject hierarchy item that holds the tables, None when there is no table.  ``chart`` is the plot
+    of the landmarks' errors, ``diameters`` the tumour's diameters as line markups.
     """
 
     evaluation: Evaluation | Mapping[str, Any]
@@ -36,6 +40,8 @@ class EvaluationNodes:
     segments: Any
     tumor: Any
     folder: int | None
+    chart: Any = None
+    diameters: Sequence[Any] = ()
 
 
 def evaluate(
@@ -56,6 +62,12 @@ def evaluate(
     outputSegments: Any = True,
     outputTumor: Any = True,
     progress: Callable[[str, float], None] | None = None,
+    movingTumorSegment: str | None = None,
+    segments: Sequence[str] | None = None,
+    fixedTumorLines: TumorLines | None = None,
+    movingTumorLines: TumorLines | None = None,
+    outputChart: bool = False,
+    outputDiameters: bool = False,
 ) -> EvaluationNodes:
     """Measure the registration that ``transformNode`` holds, and write tables into the scene.
 
@@ -72,8 +84,13 @@ def evaluate(
         Markups nodes: both or neither.
     fixedSegmentation, movingSegmentation
         Segmentation or label map nodes: both or neither.
-    tumorSegment
-        Name of the tumour's segment; found by its name when left out.
+    tumorSegment, movingTumorSegment
+        Name of the tumour's segment; found by its name when left out.  The second where it is called otherwise in the
+        moving image.
+    segments
+        Names of the segments to compare, which both segmentations have; all that both have when left out.
+    fixedTumorLines, movingTumorLines
+        The tumour's diameters, drawn as line markups: both or neither.  They come before a segment.
     inverseTransformNode
         The transform in the other direction; what :func:`CycleRegLib.mrml.process` made together with
         ``transformNode`` when left out.
@@ -84,6 +101,10 @@ def evaluate(
     outputSummary, outputLandmarks, outputSegments, outputTumor
         ``vtkMRMLTableNode`` to overwrite, True or a name for a new one (an earlier evaluation of the same transform
         is overwritten), None for none.
+    outputChart
+        Whether to plot the landmarks' errors (``vtkMRMLPlotChartNode``).
+    outputDiameters
+        Whether to draw the tumour's diameters (``vtkMRMLMarkupsLineNode``).
     progress
         Called with a stage and the fraction done.
 
@@ -92,25 +113,118 @@ def evaluate(
     InputError
         If a node cannot be used; see also :func:`CycleRegLib.evaluation.evaluate`.  The scene is then as it was.
     """
+    job = prepare_evaluation(
+        fixedNode,
+        movingNode,
+        transformNode,
+        fixedLandmarks=fixedLandmarks,
+        movingLandmarks=movingLandmarks,
+        fixedSegmentation=fixedSegmentation,
+        movingSegmentation=movingSegmentation,
+        tumorSegment=tumorSegment,
+        inverseTransformNode=inverseTransformNode,
+        mask=mask,
+        maskSegment=maskSegment,
+        initialTransform=initialTransform,
+        movingTumorSegment=movingTumorSegment,
+        segments=segments,
+        fixedTumorLines=fixedTumorLines,
+        movingTumorLines=movingTumorLines,
+        outputs={
+            "summary": outputSummary,
+            "landmarks": outputLandmarks,
+            "segments": outputSegments,
+            "tumor": outputTumor,
+            "chart": outputChart,
+            "diameters": outputDiameters,
+        },
+    )
+    return job.commit(evaluate_images(**job.inputs, progress=progress))
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """An evaluation between reading its nodes and writing its tables; :func:`prepare_evaluation` makes it.
+
+    For hosts that measure elsewhere, such as in a child process: ``inputs`` are the images, fields, landmarks and
+    segmentations by the argument names of :func:`CycleRegLib.evaluation.evaluate`.  ``tumor`` is what drawn lines say.
+    """
+
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+    fixed_node: Any
+    moving_node: Any
+    transform_node: Any
+    tumor: TumorComparison | None
+
+    def commit(self, evaluation: Evaluation | Mapping[str, Any]) -> EvaluationNodes:
+        """Write what was asked for into the scene.
+
+        Raises
+        ------
+        InputError
+            If a volume or the transform was removed from the scene meanwhile.
+        """
+        for what, node in (
+            ("fixed volume", self.fixed_node),
+            ("moving volume", self.moving_node),
+            ("transform", self.transform_node),
+        ):
+            if node.GetScene() is None:
+                raise InputError(f"The {what} was removed from the scene while it was measured. Choose it anew.")
+        if self.tumor is not None:
+            evaluation = (
+                replace(evaluation, tumor=self.tumor)
+                if isinstance(evaluation, Evaluation)
+                else {**evaluation, "tumor": self.tumor.to_dict()}
+            )
+        return write_evaluation(evaluation, self.fixed_node, self.moving_node, self.transform_node, **self.outputs)
+
+
+def prepare_evaluation(
+    fixedNode: Any,
+    movingNode: Any,
+    transformNode: Any,
+    fixedLandmarks: Any = None,
+    movingLandmarks: Any = None,
+    fixedSegmentation: Any = None,
+    movingSegmentation: Any = None,
+    tumorSegment: str | None = None,
+    inverseTransformNode: Any = None,
+    mask: Any = None,
+    maskSegment: str | None = None,
+    initialTransform: Any = None,
+    movingTumorSegment: str | None = None,
+    segments: Sequence[str] | None = None,
+    fixedTumorLines: TumorLines | None = None,
+    movingTumorLines: TumorLines | None = None,
+    outputs: Mapping[str, Any] | None = None,
+) -> EvaluationJob:
+    """The first half of :func:`evaluate`: check the nodes and read them, without changing the scene.
+
+    ``outputs`` are the arguments of :func:`write_evaluation` from ``summary`` on.
+
+    Raises
+    ------
+    InputError
+        If a node cannot be used.
+    """
     if transformNode is None:
         raise InputError("No transform to evaluate is given. Choose one.")
-    outputs = {
-        "summary": outputSummary,
-        "landmarks": outputLandmarks,
-        "segments": outputSegments,
-        "tumor": outputTumor,
-    }
-    for what, output in outputs.items():
-        check_output(output, TABLE, f"output table of the {what}", ())
+    outputs = dict(outputs or {})
+    for what in TABLE_ROLES:
+        check_output(outputs.get(what, True), TABLE, f"output table of the {what}", ())
     if inverseTransformNode is None and hasattr(transformNode, "GetNodeReference"):
         inverseTransformNode = transformNode.GetNodeReference(INVERSE_ROLE)
     below_fixed, below_moving = [inverseTransformNode], [transformNode]
-    fixed = image_from_volume_node(fixedNode, "fixed volume", below_fixed, colours=True)
-    moving = image_from_volume_node(movingNode, "moving volume", below_moving, colours=True)
-    grid = Grid.of(fixed)
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {
+        "fixed": image_from_volume_node(fixedNode, "fixed volume", below_fixed, colours=True),
+        "moving": image_from_volume_node(movingNode, "moving volume", below_moving, colours=True),
+    }
+    grid = Grid.of(given["fixed"])
+    given["field"] = field_from_node(transformNode, grid)
     if inverseTransformNode is not None:
-        given["inverse"] = field_from_node(inverseTransformNode, Grid.of(moving), "inverse transform")
+        given["inverse"] = field_from_node(inverseTransformNode, Grid.of(given["moving"]), "inverse transform")
     for side, below, markups, segmentation in (
         ("fixed", below_fixed, fixedLandmarks, fixedSegmentation),
         ("moving", below_moving, movingLandmarks, movingSegmentation),
@@ -118,22 +232,47 @@ def evaluate(
         if markups is not None:
             given[f"{side}_landmarks"] = landmarks_from_markups(markups, f"{side} landmarks", below)
         if segmentation is not None:
-            given[f"{side}_segmentation"] = segmentation_from_node(
-                segmentation, None, f"{side} segmentation", below
-            )  # fmt: skip
+            given[f"{side}_segmentation"] = segmentation_from_node(segmentation, None, f"{side} segmentation", below)
+    given["tumor_label"] = _choose_segments(given, segments, tumorSegment, movingTumorSegment)
     if mask is not None:
         given["mask"] = mask_from_node(mask, grid, maskSegment, "mask", below_fixed)
     if initialTransform is not None:
         given["initial"] = transform_from_node(initialTransform, grid, "initial transform")
-    evaluation = evaluate_images(
-        fixed,
-        moving,
-        field_from_node(transformNode, grid),
-        tumor_label=tumorSegment,
-        progress=progress,
-        **given,
-    )
-    return write_evaluation(evaluation, fixedNode, movingNode, transformNode, **outputs)
+    tumor = None
+    if fixedTumorLines is not None or movingTumorLines is not None:
+        if fixedTumorLines is None or movingTumorLines is None:
+            raise InputError("The diameters of a tumour are needed in both images: give fixed and moving lines.")
+        tumor = compare_drawn(fixedTumorLines, movingTumorLines, transformNode)
+    return EvaluationJob(given, outputs, fixedNode, movingNode, transformNode, tumor)
+
+
+def _choose_segments(
+    given: dict[str, Any], segments: Sequence[str] | None, tumor: str | None, moving_tumor: str | None
+) -> str | None:
+    """Leave in the segmentations of ``given`` what is to be compared; the tumour gets one name, which is returned."""
+    other = tumor if moving_tumor is None else moving_tumor
+    fixed, moving = (given.get(f"{side}_segmentation") for side in ("fixed", "moving"))
+    if not isinstance(fixed, Segmentation) or not isinstance(moving, Segmentation):
+        return tumor
+    if segments is None and other == tumor:
+        return tumor
+    shared = [name for name in fixed.names.values() if name in moving.names.values()] if segments is None else segments
+    ours = {name: name for name in shared}
+    theirs = dict(ours)
+    if tumor is not None and other != tumor:
+        name = f"{tumor} / {other}"
+        ours[tumor] = theirs[other] = name
+        # Of a segment that is the tumour on one side only, nothing is left to compare on the other.
+        theirs.pop(tumor, None)
+        ours.pop(other, None)
+    elif tumor is not None:
+        name = ours[tumor] = theirs[tumor] = tumor
+    else:
+        name = None
+    if not ours:
+        raise InputError("No segment is chosen to be compared. Choose at least one, or no segmentations.")
+    given["fixed_segmentation"], given["moving_segmentation"] = fixed.chosen(ours), moving.chosen(theirs)
+    return name
 
 
 def write_evaluation(
@@ -145,11 +284,14 @@ def write_evaluation(
     landmarks: Any = True,
     segments: Any = True,
     tumor: Any = True,
+    chart: bool = False,
+    diameters: bool = False,
 ) -> EvaluationNodes:
     """Write the tables of an evaluation that is there already, also one read back from JSON; outputs as those of
     :func:`evaluate`."""
     outputs = {"summary": summary, "landmarks": landmarks, "segments": segments, "tumor": tumor}
-    contents = evaluation_tables(evaluation.to_dict() if isinstance(evaluation, Evaluation) else evaluation)
+    content = evaluation.to_dict() if isinstance(evaluation, Evaluation) else evaluation
+    contents = evaluation_tables(content)
     pair = f"{movingNode.GetName()} to {fixedNode.GetName()}"
     nodes: dict[str, Any] = dict.fromkeys(TABLE_ROLES)
     with NewNodes(fixedNode.GetScene()) as new:
@@ -159,7 +301,12 @@ def write_evaluation(
             if node is not None:
                 write_table(node, contents[what])
                 transformNode.SetNodeReferenceID(TABLE_ROLES[what], node.GetID())
+        if chart and nodes["landmarks"] is not None:
+            nodes["chart"] = write_tre_chart(nodes["landmarks"], transformNode, pair, new)
         made = [node for node in nodes.values() if node is not None]
+        if diameters and "tumor" in content:
+            nodes["diameters"] = draw_diameters(content["tumor"], fixedNode, movingNode, transformNode, new)
+            made += nodes["diameters"]
         folder = place_in_folder(made, f"CycleReg {pair}", fixedNode, about=transformNode) if made else None
     return EvaluationNodes(evaluation, folder=folder, **nodes)
 

@@ -1,0 +1,119 @@
+"""A tumour's diameters as line markups: those that somebody drew are read, those that were measured are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import vtk
+
+from ..colors import FIXED, MOVING
+from ..errors import InputError
+from ..evaluation_result import TumorComparison
+from ..tumor import TumorSize, size_of_diameters
+from .nodes import landmarks_from_markups
+from .results import INVERSE_ROLE, NewNodes, show_under
+from .vtk_bridge import FLIP, parents_of, transform_points
+
+LINE = "vtkMRMLMarkupsLineNode"
+_COLORS = {"fixed": FIXED, "moving": MOVING, "warped": (255, 255, 255)}
+_DIAMETERS = {"major": "long", "minor": "short"}
+
+
+@dataclass(frozen=True)
+class TumorLines:
+    """The long diameter of a tumour, and where there is one the short diameter, as ``vtkMRMLMarkupsLineNode``."""
+
+    long: Any
+    short: Any = None
+
+
+def compare_drawn(fixed: TumorLines, moving: TumorLines, transformNode: Any) -> TumorComparison:
+    """The sizes of a tumour whose diameters were drawn in both images; warped are the moving ones' end points.
+
+    Lines have no volume.
+
+    Raises
+    ------
+    InputError
+        If a line is missing, is no line or not finished, or a short diameter is longer than the long one.
+    """
+    inverse = transformNode.GetNodeReference(INVERSE_ROLE)
+    ours = [_ends(line, f"fixed {length} diameter", [inverse]) for length, line in _lines(fixed)]
+    theirs = [_ends(line, f"moving {length} diameter", [transformNode]) for length, line in _lines(moving)]
+    onto_fixed = vtk.vtkGeneralTransform()
+    transformNode.GetTransformToWorld(onto_fixed)
+    warped = [transform_points(onto_fixed, points) for points in theirs]
+    name = f"{moving.long.GetName()} to {fixed.long.GetName()}"
+    return TumorComparison(
+        name, size_of_diameters(*ours), size_of_diameters(*theirs), _size_of_warped(warped)
+    )  # fmt: skip
+
+
+def _size_of_warped(ends: list[np.ndarray]) -> TumorSize:
+    """A deformation may turn the short diameter into the longer one: the longer is always the long one."""
+    return size_of_diameters(*sorted(ends, key=lambda points: -float(np.linalg.norm(points[1] - points[0]))))
+
+
+def _lines(lines: TumorLines) -> list[tuple[str, Any]]:
+    return [("long", lines.long)] + ([("short", lines.short)] if lines.short is not None else [])
+
+
+def _ends(line: Any, what: str, stop_at: Sequence[Any]) -> np.ndarray:
+    if line is None:
+        raise InputError(f"No {what} is given. Choose a line.")
+    if not line.IsA(LINE):
+        raise InputError(f'"{line.GetName()}" is a {line.GetNodeTagName()} node; the {what} must be a line markup.')
+    points = landmarks_from_markups(line, what, stop_at).points
+    if len(points) != 2:
+        raise InputError(f'The {what} "{line.GetName()}" has one end only. Place the other end.')
+    return points
+
+
+def draw_diameters(
+    tumor: Mapping[str, Any], fixedNode: Any, movingNode: Any, transformNode: Any, new: NewNodes
+) -> list[Any]:
+    """Draw the diameters of an evaluation's ``tumor`` as lines, and return their nodes.
+
+    Those in the fixed image and the warped ones lie on the fixed image, those in the moving image on the moving one:
+    when a volume is shown under the transform, its lines are shown under it as well.  Lines of an earlier evaluation of
+    the same transform are written again, and removed where nothing was measured this time.
+    """
+    drawn = []
+    inverse = transformNode.GetNodeReference(INVERSE_ROLE)
+    for side, color in _COLORS.items():
+        ends = tumor["diameters"][side] or {}
+        above = {"fixed": (fixedNode, inverse), "moving": (movingNode, transformNode)}.get(side, (fixedNode, inverse))
+        for key, length in _DIAMETERS.items():
+            role = f"CycleReg.Diameter.{side}.{length}"
+            earlier = transformNode.GetNodeReference(role)
+            points = np.array(ends.get(key) or [[np.nan] * 3], dtype=np.float64)
+            if not np.isfinite(points).all():
+                if earlier is not None:
+                    earlier.GetScene().RemoveNode(earlier)
+                continue
+            node = earlier or new.node(True, LINE, f"{tumor['name']} {length} diameter, {side}")
+            _write_line(node, points, color)
+            if above[1] is not None and above[1] in parents_of(above[0]):
+                show_under(node, above[1])
+            transformNode.SetNodeReferenceID(role, node.GetID())
+            drawn.append(node)
+    return drawn
+
+
+def _write_line(node: Any, points: np.ndarray, color: tuple[int, int, int]) -> None:
+    """Let a line have two ends, (2, 3) LPS mm, which the mouse does not move: they were measured."""
+    state = node.StartModify()
+    node.SetAndObserveTransformNodeID(None)
+    node.SetLocked(False)
+    node.RemoveAllControlPoints()
+    for point in points:
+        node.AddControlPoint(vtk.vtkVector3d(*(FLIP * point)))
+    node.SetLocked(True)
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
+    for set_color in (node.GetDisplayNode().SetColor, node.GetDisplayNode().SetSelectedColor):
+        set_color(*(channel / 255 for channel in color))
+    node.EndModify(state)
