@@ -234,16 +234,16 @@ class TestSegments:
             assert rows[image][:2] == pytest.approx([long, short], abs=1.7)
             assert rows[image][2] == pytest.approx(volume_ml, abs=0.1)
         assert len(found.diameters) == 6
-        for node, side, length in zip(found.diameters, np.repeat(["fixed", "moving", "warped"], 2), [1, 2] * 3):
-            ends = ends_of(node)
-            assert len(ends) == 2
-            # The line is as long as the table says, its middle is the ellipsoid's, it lies in an axial slice.
-            assert np.linalg.norm(ends[1] - ends[0]) == pytest.approx(rows[side][length - 1], abs=1e-3)
+        for side, pair in zip(("fixed", "moving", "warped"), zip(found.diameters[::2], found.diameters[1::2])):
+            long, short = (ends_of(node) for node in pair)
+            # The lines are as long as the table says, and cross each other in one axial slice through the ellipsoid.
+            assert [np.linalg.norm(e[1] - e[0]) for e in (long, short)] == pytest.approx(rows[side][:2], abs=1e-3)
+            assert np.dot(long[1] - long[0], short[1] - short[0]) == pytest.approx(0, abs=1e-6)
+            np.testing.assert_allclose([*long[:, 2], *short[:, 2]], long[0, 2], atol=1e-6)
             middle = to_moving(CENTER) if side == "moving" else CENTER
-            np.testing.assert_allclose(ends.mean(axis=0), middle, atol=2.0)
-            np.testing.assert_allclose(ends[1, 2], ends[0, 2], atol=1e-6)
-            assert abs(ends[1] - ends[0])[length - 1] == pytest.approx(rows[side][length - 1], rel=0.05)
-            assert node.GetLocked()
+            np.testing.assert_allclose(long.mean(axis=0), middle, atol=2.1)
+            assert abs(long[1] - long[0])[0] == pytest.approx(rows[side][0], rel=0.05)
+            assert all(node.GetLocked() for node in pair)
 
     def test_lines_follow_the_moving_image_under_the_transform(self, done, volumes):
         mrml.show_under(volumes[1], done.transform)
