@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -64,29 +65,34 @@ def _results(
         return
     # Not forked: PyTorch's and ITK's threads do not survive that.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(order)), context, _begin, (workers,))
+    workers = min(workers, len(order))
+    pool = ProcessPoolExecutor(workers, context, _begin, (workers, preparer))
     try:
-        step = max(1, min(8, len(order) // (4 * workers)))
-        chunks = [order[i : i + step] for i in range(0, len(order), step)]
-        futures = [pool.submit(_several, preparer, [tasks[place] for place in chunk]) for chunk in chunks]
-        for chunk, future in zip(chunks, futures):
-            yield from zip(chunk, future.result())
+        futures = [pool.submit(_one_of_worker, tasks[place]) for place in order]
+        for place, future in zip(order, futures):
+            yield place, future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(workers: int) -> None:
-    """In every process: the processors are shared."""
+# What a process of the pool prepares with, sent once.
+_worker: list[Preparer] = []
+
+
+def _begin(workers: int, preparer: Preparer) -> None:
+    """In every process of the pool: the processors are shared, and Ctrl-C is the first process's to handle."""
     import SimpleITK as sitk
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threads = max(1, (os.cpu_count() or 1) // workers)
     torch.set_num_threads(threads)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    _worker[:] = [preparer]
 
 
-def _several(preparer: Preparer, tasks: Sequence[int | Item]) -> list[dict[str, Any] | str]:
-    return [_one(preparer, task) for task in tasks]
+def _one_of_worker(task: int | Item) -> dict[str, Any] | str:
+    return _one(_worker[0], task)
 
 
 def _one(preparer: Preparer, task: int | Item) -> dict[str, Any] | str:
