@@ -62,6 +62,10 @@ class TestFolders:
         touch(tmp_path, "P/portal/1.dcm", "P/portal/2.dcm", "P/late/1.dcm")
         assert [(volume.patient, volume.phase) for volume in listed(tmp_path)] == [("P", "late"), ("P", "portal")]
 
+    def test_a_folder_that_is_one_dicom_series_is_one_volume(self, tmp_path: Path) -> None:
+        (volume,) = listed(touch(tmp_path / "series", "1.dcm", "2.dcm"))
+        assert (volume.path, volume.patient) == (str(tmp_path / "series"), "series")
+
     def test_pictures_are_images_in_2d_only(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.png", "b.jpg", "c.nrrd")
         assert [volume.patient for volume in listed(tmp_path)] == ["c"]

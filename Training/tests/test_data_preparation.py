@@ -263,6 +263,37 @@ def _make_entry(folder: str, number: int) -> int:
     return int(Cache(folder).get({"same": True}, lambda: ({"x": np.full(200_000, number)}, {})).arrays["x"][-1])
 
 
+def write_dicom(folder: Path, array: np.ndarray, spacing: tuple[float, ...]) -> None:
+    """A series of one file per slice."""
+    folder.mkdir(parents=True)
+    for number, plane in enumerate(array.astype(np.int16)):
+        image = sitk.GetImageFromArray(plane[None])
+        image.SetSpacing(spacing)
+        place = f"0\\0\\{number * spacing[2]}"
+        tags = {
+            "0008|0060": "CT", "0020|000e": "1.2.3", "0020|000d": "1.2", "0008|0018": f"1.2.3.{number + 1}",
+            "0020|0013": str(number), "0020|0032": place, "0020|0037": "1\\0\\0\\0\\1\\0", "0018|0050": str(spacing[2]),
+        }  # fmt: skip
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(folder / f"{number}.dcm"))
+        writer.Execute(image)
+
+
+def test_every_format_gives_the_same_volume(tmp_path: Path) -> None:
+    array = smooth_volume().round()
+    for number, name in enumerate(("a.nrrd", "b.nii.gz", "c.nii", "d.mha", "e.mhd", "f.nhdr")):
+        write(tmp_path / f"d/P{number}/{name}", array)
+    write_dicom(tmp_path / "d/P6/series", array, (2.0, 2.0, 3.0))
+    data = data_of(tmp_path / "d", pairs="atlas", fixed="P0", normalisation="none", split={"validation": 0, "test": 0})
+    assert len(data.source.pairs["train"]) == 6
+    assert not data.report.skipped
+    for number in range(6):
+        np.testing.assert_allclose(data.source.pair("train", number)["moving"][0], array, atol=1e-3)
+
+
 class TestWhatCannotBeUsed:
     def test_odd_files_are_named_and_skipped(self, tmp_path: Path) -> None:
         folder = write_patients(tmp_path / "d", 3, ("portal",))

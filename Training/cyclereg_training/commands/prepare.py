@@ -36,10 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
         )
     settings = dict(config.objective)
     objective = build_objective(settings.pop("name", None) or config.method, settings)
-    progress = make_progress(arguments.progress)
-    data = build_data(config, progress)
-    if progress is not None:
-        progress("ready", 1.0)
+    data = build_data(config, make_progress(arguments.progress))
     for line in data.report.lines():
         print(line)
     if arguments.output is not None:

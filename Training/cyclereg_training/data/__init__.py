@@ -29,7 +29,7 @@ def build_data(config: Config, progress: Callable[[str, float], None] | None = N
     Parameters
     ----------
     progress
-        Called with a stage and a fraction 0..1 while volumes are prepared.
+        Called with a stage and a fraction 0..1 while volumes are prepared; not at all where all are in the cache.
 
     Raises
     ------

@@ -109,7 +109,7 @@ def _below(root: Path, endings: list[str], listing: Listing) -> list[tuple[Path,
     """Folders below a root in the order of their names, each with its volumes."""
     result = []
     if is_dicom_folder(root):
-        return [(root.parent, [FoundVolume(root, root.name)])]
+        return [(root, [FoundVolume(root, root.name)])]
     try:
         result.append((root, find_volumes(root, listing.notes, endings)))
         for entry in sorted(root.iterdir()):

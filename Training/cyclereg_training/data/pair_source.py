@@ -68,7 +68,7 @@ class PairSource:
         for side, item in zip(("fixed", "moving"), self.items((fixed, moving))):
             entry = self.preparer.item(item)
             result[side] = self._padded(entry.arrays["image"])
-            if self.labelled:
+            if self.labelled and "labels" in entry.arrays:
                 result[f"{side}_labels"] = self._padded(entry.arrays["labels"].astype(np.int32))
         return result
 

@@ -73,7 +73,8 @@ class PreparationReport:
             ", ".join(f"{name} {_words(value)}" for name, value in self.facts.items()),
         ]
         result += [f"note: {note}" for note in self.notes[:_SHOWN]]
-        result += [f"skipped: {reason}" for _, reason in self.skipped[:_SHOWN]]
+        for path, reason in self.skipped[:_SHOWN]:
+            result.append(f"skipped: {reason}" if path in reason else f"skipped: {path}: {reason}")
         more = max(0, len(self.notes) - _SHOWN), max(0, len(self.skipped) - _SHOWN)
         if any(more):
             result.append(f"{more[0]} more notes and {more[1]} more skipped are in preparation.json")

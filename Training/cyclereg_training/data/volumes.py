@@ -51,7 +51,8 @@ class VolumeData(lightning.LightningDataModule):
     normalisation, description
         For the checkpoint.
     without_labels
-        Volumes in pairs that have no label map; see :func:`cyclereg_training.data.require_labels`.
+        Volumes in pairs for training and validation that have no label map; see
+        :func:`cyclereg_training.data.require_labels`.
     report
         See :class:`~cyclereg_training.data.report.PreparationReport`.
     source
@@ -72,7 +73,14 @@ class VolumeData(lightning.LightningDataModule):
         self.dimension = config.network.get("dimension", method.dimensions[0])
         self.normalisation = settings.normalisation or method.normalisation
         self.report = PreparationReport()
-        self._progress = progress or (lambda stage, fraction: None)
+        called = []
+
+        def tell(stage: str, fraction: float) -> None:
+            called.append(stage)
+            if progress is not None:
+                progress(stage, fraction)
+
+        self._progress = tell
         self._check_settings()
         listing = list_volumes(settings, self.dimension)
         self.report.notes += listing.notes
@@ -97,7 +105,7 @@ class VolumeData(lightning.LightningDataModule):
         self.shape = self._common_shape(abouts)
         self.spacing_mm = tuple(float(np.median([a["spacing"][i] for a in abouts])) for i in range(self.dimension))
         self.grid = self._stated_grid(rule, orientations, abouts)
-        numbers = sorted({number for split in SPLITS for pair in used[split] for number in pair})
+        numbers = sorted({number for split in SPLITS[:2] for pair in used[split] for number in pair})
         self.without_labels = [volumes[n].path for n in numbers if volumes[n].segmentation is None]
         self.source = replace(
             source,
@@ -109,7 +117,9 @@ class VolumeData(lightning.LightningDataModule):
             pairs_per_epoch=settings.pairs_per_epoch or len(used["train"]),
         )
         self._finish_report(volumes, pairs)
-        self._progress = lambda stage, fraction: None
+        if called:
+            tell("ready", 1.0)
+        del self._progress
 
     # ------------------------------------------------------------------ preparation
 
