@@ -66,17 +66,27 @@ def fit(config: Config, output: str | Path | None = None, resume: str | Path | N
     step = 0 if kept is None else _check_same(kept, module)
     terminal = sys.stderr.isatty()
     log = folder.log(terminal)
-    trainer = build_trainer(config, module, data, folder, log, step, terminal)
-    folder.write_config(config)
-    folder.write_environment(trainer.strategy.root_device, trainer.world_size)
-    if hasattr(data, "report"):
-        folder.write_report(data.report)
-        for line in data.report.lines():
-            log.info(line)
-    count = sum(p.numel() for p in module.parameters())
-    log.info(f"{config.method}: {count:,} parameters, shape {list(data.shape)}, {trainer.strategy.root_device}")
-    if kept is not None:
-        log.info(f"Resumed at step {step} from {kept.name}")
+    with warnings.catch_warnings():
+        # About things that are so on purpose: a folder that holds files already, a loader without workers.
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        trainer = build_trainer(config, module, data, folder, log, step, terminal)
+        folder.write_config(config)
+        folder.write_environment(trainer.strategy.root_device, trainer.world_size)
+        if hasattr(data, "report"):
+            folder.write_report(data.report)
+            for line in data.report.lines():
+                log.info(line)
+        count = sum(p.numel() for p in module.parameters())
+        log.info(f"{config.method}: {count:,} parameters, shape {list(data.shape)}, {trainer.strategy.root_device}")
+        if kept is not None:
+            log.info(f"Resumed at step {step} from {kept.name}")
+        _run(trainer, module, data, kept, folder)
+    log.info(f"Done after {trainer.current_epoch} epochs, {trainer.global_step} steps: {folder.path}")
+    return folder.path
+
+
+def _run(trainer: lightning.Trainer, module: TrainingModule, data: Any, kept: Path | None, folder: RunFolder) -> None:
+    """Lightning's loop; what ends it early as errors of the command line."""
     # Lightning leaves with a status of its own on Ctrl-C; all the same, Ctrl-C after the training has to work.
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -84,14 +94,13 @@ def fit(config: Config, output: str | Path | None = None, resume: str | Path | N
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        pair, device = data.validation_pair, trainer.strategy.root_device
-        raise too_large(module, pair, _shape_at(data, trainer.current_epoch), device) from error
+        shape = _shape_at(data, trainer.current_epoch)
+        raise too_large(module, data.validation_pair, shape, trainer.strategy.root_device) from error
     except SystemExit as end:
         signal.signal(signal.SIGINT, handler)
-        kept = "--ckpt_path last goes on after the last whole epoch" if (folder / LAST).exists() else "nothing was kept"
-        raise Cancelled(f"Stopped; {kept}.") from end
-    log.info(f"Done after {trainer.current_epoch} epochs, {trainer.global_step} steps: {folder.path}")
-    return folder.path
+        there = (folder / LAST).exists()
+        what = "--ckpt_path last goes on after the last whole epoch" if there else "nothing was kept"
+        raise Cancelled(f"Stopped; {what}.") from end
 
 
 def try_out(config: Config) -> None:
