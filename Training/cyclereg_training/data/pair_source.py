@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +57,13 @@ class PairSource:
         partner = moving if self.preparer.organs else None
         return Item(fixed, fixed, partner), Item(moving, fixed, partner)
 
+    def items_of(self, pairs: Iterable[tuple[int, int]]) -> list[Item]:
+        """What is prepared for several pairs, each once."""
+        if self.align in ("centre", "atlas"):  # of a volume the same for all of its pairs, which may be millions
+            numbers = dict.fromkeys(number for pair in pairs for number in pair)
+            return [self.items((number, number))[0] for number in numbers]
+        return list(dict.fromkeys(item for pair in pairs for item in self.items(pair)))
+
     def pair(self, split: str, number: int) -> dict[str, Any]:
         """Pair ``number`` of a split as it was prepared: images (1, D, H, W) float32, labels int32, without the batch
         axis; with ``index`` and ``name``."""
@@ -86,12 +94,18 @@ class PairSource:
         """
         count = len(self.pairs["train"])
         turn, place = divmod(epoch * self.pairs_per_epoch + index, count)
-        found = self.pair("train", Chance(mixed(self.seed, 7, turn)).order(count)[place])
+        found = self.pair("train", int(_order(mixed(self.seed, 7, turn), count)[place]))
         if not self.augmentation.changes_anything:
             return found
         chance = Chance(mixed(self.seed, 8, epoch, index))
         spatial = {name: value for name, value in found.items() if name not in ("index", "name")}
         return {**found, **augment(spatial, self.augmentation, chance)}
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, count: int) -> Tensor:
+    """The numbers below ``count``, shuffled."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 class TrainingPairs(Dataset):

@@ -209,7 +209,7 @@ class VolumeData(lightning.LightningDataModule):
         """
         validation = spread(source.pairs["validation"], self.settings.validation_pairs)
         wanted = {"train": source.pairs["train"], "validation": validation}
-        items = list(dict.fromkeys(item for pairs in wanted.values() for pair in pairs for item in source.items(pair)))
+        items = source.items_of(pair for pairs in wanted.values() for pair in pairs)
         results = for_all(
             source.preparer, items, lambda part: self._progress("preparing", 0.4 + 0.6 * part), self._workers
         )
@@ -219,8 +219,9 @@ class VolumeData(lightning.LightningDataModule):
             if isinstance(known[item], str):
                 paths = dict.fromkeys(volumes[number].path for number in (item.volume, item.target))
                 self.report.skipped.append((" with ".join(paths), known[item]))
+        failed = {item for item in items if isinstance(known[item], str)}
         good: Pairs = {
-            split: [pair for pair in pairs if not any(isinstance(known[item], str) for item in source.items(pair))]
+            split: [pair for pair in pairs if not failed or failed.isdisjoint(source.items(pair))]
             for split, pairs in wanted.items()
         }
         if not good["train"]:
