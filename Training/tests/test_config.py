@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from cyclereg_training.config import CONFIGS, config_names, read_config, read_values, seconds_of
+from cyclereg_training.data.settings import VolumeSettings
+from cyclereg_training.data.synthetic import SyntheticDataSettings
 from cyclereg_training.objectives import build_objective
+from cyclereg_training.settings import filled
 from CycleRegLib.errors import InputError
-from CycleRegLib.methods import list_methods
+from CycleRegLib.methods import get_method, list_methods
 
 
 @pytest.mark.parametrize("method", [m.id for m in list_methods() if m.trained_with])
@@ -24,6 +27,13 @@ def test_configurations_are_whole(name: str) -> None:
     config = read_config(name)
     settings = dict(config.objective)
     objective = build_objective(settings.pop("name", None) or config.method, settings)
+    kind = SyntheticDataSettings if config.data["source"] == "synthetic" else VolumeSettings
+    data = filled(kind, config.data if kind is SyntheticDataSettings else {**config.data, "path": "somewhere"}, "data")
+    dimension = config.network.get("dimension", get_method(config.method).dimensions[0])
+    if kind is VolumeSettings:
+        assert len(data.augmentation.flips_of(dimension)) == dimension
+    else:
+        assert data.schedule(dimension)
     assert config.trainer.max_epochs == (objective.epochs or config.trainer.max_epochs)
     first = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# ")

@@ -20,5 +20,5 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     for name in config_names():
         first = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
-        print(f"{name:<24} {read_values(name)['method']:<22} {first.lstrip('# ')}")
+        print(f"{name:<28} {read_values(name)['method']:<22} {first.lstrip('# ')}")
     return 0
