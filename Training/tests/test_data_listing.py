@@ -163,7 +163,11 @@ class TestSplits:
     def test_training_comes_first_where_patients_are_few(self) -> None:
         assert set(split_patients(volumes("A", "B"), SplitSettings(), least=2).values()) == {"train"}
         three = split_patients(volumes("A", "B", "C"), SplitSettings())
-        assert sorted(three.values()) == ["test", "train", "validation"]
+        assert sorted(three.values()) == ["train", "train", "validation"]
+        six = split_patients(volumes(*"ABCDEF"), SplitSettings(), least=2)
+        assert sorted(six.values()) == ["train"] * 4 + ["validation"] * 2
+        most = split_patients(volumes(*"ABCDEFGHIJ"), SplitSettings(0.4, 0.4))
+        assert [list(most.values()).count(name) for name in ("train", "validation", "test")] == [2, 4, 4]
 
     def test_what_the_list_says_holds_and_the_rest_is_for_training(self) -> None:
         mixed = [*volumes("A", "B", "C"), Volume("/x.nrrd", "D", split="test")]

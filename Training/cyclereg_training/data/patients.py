@@ -94,7 +94,9 @@ def _families(volumes: Sequence[Volume], groups: Sequence[Sequence[int]]) -> lis
 def _drawn(families: Sequence[Sequence[str]], settings: SplitSettings, least: int) -> dict[str, str]:
     """The split of each family by its first patient."""
     order = Chance(mixed(settings.seed, 6)).order(len(families))
-    free = len(families) - least  # training comes first
+    # Training comes first: it keeps half of the patients, unless more is asked for in so many words.
+    asked = round((settings.share("validation") + settings.share("test")) * len(families))
+    free = min(max(len(families) // 2, asked), len(families) - least)
     result: dict[str, str] = {}
     start = 0
     for split in SPLITS[1:]:
