@@ -43,61 +43,58 @@ class _Halving(nn.Sequential):
 class _Level(nn.Module):
     """One resolution of the decoder: what improves the flow of the next coarser one.
 
-    Keys: ``key`` (features to compare), ``layers``, ``head``; ``weight`` (how much descriptors and features count),
-    ``sharpness`` and ``stillness`` (see :func:`expected_displacement`), ``trust`` in what the search found.
+    Keys: ``key`` (learnt features to compare), ``layers``, ``head``; ``weight`` (how much those features count beside
+    MIND-SSC), ``sharpness`` and ``stillness`` (see :func:`expected_displacement`), ``trust`` in what the search found.
     """
 
-    def __init__(self, features: int, width: int, coarser: int, radius: int, compared: int, described: bool) -> None:
+    def __init__(self, features: int, width: int, coarser: int, radius: int, source: int, compared: int) -> None:
         super().__init__()
-        self.radius, self.described = radius, described
-        inputs = 2 * features + 3 + coarser
-        if radius:
-            inputs += 3 + (2 * radius + 1) ** 3
-            self.key = nn.Conv3d(features, compared, 1)
-            # With these the search alone, before any training, takes a fifth of the error off real pairs.
-            self.weight = nn.Parameter(torch.tensor([1.0, 0.3] if described else [0.0, 1.0]))
-            self.sharpness = nn.Parameter(torch.tensor(4.0))
-            self.stillness = nn.Parameter(torch.tensor(1.0))
-            self.trust = nn.Parameter(torch.tensor(1.0))
-        self.layers = nn.Sequential(_Layer(inputs, width), _Layer(width, width))
+        self.radius = radius
+        self.key = nn.Conv3d(source, compared, 1)
+        # With these the search alone, before any training, takes a third of the error off real pairs.
+        self.weight = nn.Parameter(torch.tensor(0.1))
+        self.sharpness = nn.Parameter(torch.tensor(4.0))
+        self.stillness = nn.Parameter(torch.tensor(2.0))
+        self.trust = nn.Parameter(torch.tensor(1.0))
+        self.layers = nn.Sequential(
+            _Layer(2 * features + 6 + (2 * radius + 1) ** 3 + coarser, width), _Layer(width, width)
+        )
         self.head = convolution(3, width, 3)
 
     def forward(
-        self, features: torch.Tensor, descriptors: torch.Tensor, flow: torch.Tensor, coarser: torch.Tensor | None
+        self,
+        features: torch.Tensor,
+        source: torch.Tensor,
+        descriptors: torch.Tensor | None,
+        flow: torch.Tensor,
+        coarser: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The improved flow (voxels of this level) and the features it came from.
 
-        ``features`` and ``descriptors`` are of moving images, the other half of the batch has the fixed ones; the
-        descriptors may be finer by a power of two.
+        ``features`` and what is compared, learnt features of ``source`` and ``descriptors``, are of moving images; the
+        other half of the batch has the fixed ones.  What is compared may be finer by a power of two.
         """
         fixed = _exchanged(features)
-        moved = _warped(features, flow)
-        parts = [moved, fixed, flow]
-        guess = None
-        if self.radius:
-            with torch.autocast(fixed.device.type, enabled=False):
-                keys = (_unit(self.key(one.float())) for one in (fixed, moved))
-                cost = self.weight[1] * matching_cost(*keys, self.radius)
-                if self.described:
-                    times = descriptors.shape[2] // features.shape[2]
-                    finer = flow
-                    while finer.shape[2] < descriptors.shape[2]:
-                        finer = doubled(finer, [2 * side for side in finer.shape[2:]])
-                    compared = _exchanged(descriptors), _warped(descriptors, finer)
-                    cost = cost + self.weight[0] * matching_cost(*compared, self.radius, times)
-                guess = expected_displacement(cost, self.radius, self.sharpness, self.stillness)
-            parts += [guess, cost]
+        with torch.autocast(fixed.device.type, enabled=False):
+            compared = self.weight * _unit(self.key(source.float()))
+            if descriptors is not None:
+                compared = torch.cat([compared, descriptors], dim=1)
+            finer = flow.detach()  # where it is compared is not what the coarser levels are judged by
+            while finer.shape[2] < compared.shape[2]:
+                finer = doubled(finer, [2 * side for side in finer.shape[2:]])
+            times = compared.shape[2] // features.shape[2]
+            cost = matching_cost(_exchanged(compared), _warped(compared, finer), self.radius, times)
+            guess = expected_displacement(cost, self.radius, 1 / times, self.sharpness, self.stillness)
+        parts = [_warped(features, flow), fixed, flow, guess, cost]
         if coarser is not None:
             parts.append(coarser)
         found = self.layers(torch.cat([part.to(fixed.dtype) for part in parts], dim=1))
-        step = in_float32(self.head, found)
-        if guess is not None:
-            step = step + self.trust * guess
+        step = self.trust * guess + in_float32(self.head, found)
         return compose_flows(step, flow), found
 
 
 class PyramidNetwork(RegistrationNetwork):
-    """Both flows of a pair in one pass, for images of any contrast: 2.6 million parameters.
+    """Both flows of a pair in one pass, for images of any contrast: 2.9 million parameters.
 
     Both images, halved, pass one encoder (intensity and MIND-SSC in; strides 2, 4, 8, 16).  From the coarsest level to
     the finest, the moving image's features are warped by the flow so far; how well descriptors and learnt features fit
@@ -113,11 +110,14 @@ class PyramidNetwork(RegistrationNetwork):
     widths
         Channels of the decoder's levels, likewise.
     radii
-        Search ranges in voxels of each level; 0 compares the features without a search.
+        Search ranges of each level, in voxels of stride 4 (of stride 2 at the finest level).  All but the finest level
+        compare MIND-SSC and learnt features of stride 4 and average the differences over their own voxels, for averages
+        of descriptors would all look alike.
     compared
-        Channels of the learnt features that are compared, of each level.  The coarser levels compare MIND-SSC too,
-        always that of the second-finest level, whose differences are then averaged: averages of descriptors would all
-        look alike.  At half resolution that would take half of the time.
+        Channels of the learnt features that are compared, of each level; the finest compares nothing else, as MIND-SSC
+        at half resolution would take half of the time.
+    rounds
+        How often each level is applied.
 
     Raises
     ------
@@ -133,19 +133,23 @@ class PyramidNetwork(RegistrationNetwork):
         dimension: int = 3,
         features: Sequence[int] = (16, 32, 64, 96),
         widths: Sequence[int] = (24, 48, 96, 96),
-        radii: Sequence[int] = (1, 1, 1, 1),
-        compared: Sequence[int] = (6, 12, 12, 12),
+        radii: Sequence[int] = (1, 1, 1, 2),
+        compared: Sequence[int] = (6, 8, 8, 8),
+        rounds: Sequence[int] = (1, 1, 1, 2),
     ) -> None:
-        features, widths, radii, compared = list(features), list(widths), list(radii), list(compared)
-        super().__init__(dimension, features=features, widths=widths, radii=radii, compared=compared)
-        if dimension != 3 or not len(features) == len(widths) == len(radii) == len(compared):
-            raise ValueError("the pyramid network is 3D, with a width, a radius and a number to compare for each level")
+        lists = {"features": features, "widths": widths, "radii": radii, "compared": compared, "rounds": rounds}
+        super().__init__(dimension, **{name: list(values) for name, values in lists.items()})
+        if dimension != 3 or len({len(values) for values in lists.values()}) > 1 or len(features) < 2:
+            raise ValueError(
+                "the pyramid network is 3D, with as many widths, radii, ... as it has features, at least 2"
+            )
+        self.rounds = tuple(rounds)
         self.encoder = nn.ModuleList([_Layer(1 + MIND_CHANNELS, features[0])])
         for inputs, outputs in zip(features, features[1:]):
             self.encoder.append(nn.Sequential(_Halving(inputs, outputs), _Layer(outputs, outputs)))
+        sources = [features[0]] + [features[1]] * (len(features) - 1)
         self.levels = nn.ModuleList(
-            _Level(f, w, coarser, r, c, described=bool(number))
-            for number, (f, w, coarser, r, c) in enumerate(zip(features, widths, [*widths[1:], 0], radii, compared))
+            _Level(*numbers) for numbers in zip(features, widths, [*widths[1:], 0], radii, sources, compared)
         )
         for name, parameter in self.named_parameters():
             if name.endswith(".bias"):
@@ -163,21 +167,29 @@ class PyramidNetwork(RegistrationNetwork):
         features += [state[f"encoder.{i}.0.0.weight"].shape[0] for i in range(1, count)]
         radii = []
         for i, coarser in enumerate([*widths[1:], 0]):
-            searched = state[f"levels.{i}.layers.0.0.weight"].shape[1] - 2 * features[i] - 3 - coarser - 3
-            radii.append((round(searched ** (1 / 3)) - 1) // 2 if searched > 0 else 0)
-        keys = [state.get(f"levels.{i}.key.weight") for i in range(count)]
-        compared = [0 if key is None else key.shape[0] for key in keys]
-        return {"dimension": 3, "features": features, "widths": widths, "radii": radii, "compared": compared}
+            searched = state[f"levels.{i}.layers.0.0.weight"].shape[1] - 2 * features[i] - 6 - coarser
+            radii.append((round(searched ** (1 / 3)) - 1) // 2)
+        compared = [state[f"levels.{i}.key.weight"].shape[0] for i in range(count)]
+        rounds = [1] * (count - 1) + [2]  # weights do not tell
+        return {
+            "dimension": 3, "features": features, "widths": widths, "radii": radii, "compared": compared,
+            "rounds": rounds,
+        }  # fmt: skip
+
+    @property
+    def scales(self) -> list[int]:
+        """How many voxels of the image one of each flow of :meth:`flows` is long, coarse to fine."""
+        return [2 ** (k + 1) for k in reversed(range(len(self.levels))) for _ in range(self.rounds[k])]
 
     def estimate(self, moving: torch.Tensor, fixed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         forward, backward = (flows[-1] for flows in self.flows(moving, fixed))
         return doubled(forward, moving.shape[2:]), doubled(backward, moving.shape[2:])
 
     def flows(self, moving: torch.Tensor, fixed: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """The forward and the backward flow of every level, coarse to fine, each in voxels of its own level.
+        """The forward and the backward flow of every level and round, coarse to fine, in voxels of the level.
 
-        ``moving``, ``fixed`` (B, 1, D, H, W).  Level k of n halves the grid n - k times, sides rounded up to what the
-        coarsest level needs; its voxels lie in the middle of those they stand for.
+        ``moving``, ``fixed`` (B, 1, D, H, W).  Flows have the images' sides, rounded up to multiples of the coarsest
+        scale, divided by :attr:`scales`; their voxels lie in the middle of those they stand for.
         """
         coarsest = 2 ** len(self.levels)
         # Both directions as one batch: PyTorch's sampling uses one core for each image, and its convolutions of single
@@ -204,16 +216,19 @@ class PyramidNetwork(RegistrationNetwork):
     def _refined(self, encoded: list[torch.Tensor], descriptors: torch.Tensor) -> list[torch.Tensor]:
         """Flows coarse to fine; the first half of the batch is moving towards the second, which is moving back."""
         flows: list[torch.Tensor] = []
-        found = None
-        for level, features in zip(reversed(self.levels), reversed(encoded)):
-            shape = features.shape[2:]
-            if found is None:
+        flow = found = None
+        for number in reversed(range(len(self.levels))):
+            features, shape = encoded[number], encoded[number].shape[2:]
+            if flow is None:
                 flow = torch.zeros(features.shape[0], 3, *shape, device=features.device)
             else:
-                flow = doubled(flows[-1], shape)
+                flow = doubled(flow, shape)
                 found = F.interpolate(found, size=shape, mode="trilinear")
-            flow, found = level(features, descriptors, flow, found)
-            flows.append(flow)
+            compared = (encoded[1], descriptors) if number else (features, None)
+            coarser = found
+            for _ in range(self.rounds[number]):
+                flow, found = self.levels[number](features, *compared, flow, coarser)
+                flows.append(flow)
         return flows
 
 
@@ -229,21 +244,20 @@ def doubled(flow: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return finer[(..., *[slice(0, side) for side in shape])]
 
 
-def matching_cost(fixed: torch.Tensor, moving: torch.Tensor, radius: int, step: int = 1) -> torch.Tensor:
+def matching_cost(fixed: torch.Tensor, moving: torch.Tensor, radius: int, times: int = 1) -> torch.Tensor:
     """Mean squared difference of features over a cube of displacements, standardised for each image.
 
-    (B, C, D, H, W) twice to (B, (2 radius + 1)^3, D / step, H / step, W / step): displacements by multiples of
-    ``step`` voxels in array order, differences averaged over blocks of ``step``.  Voxels outside the moving image are
-    those of its border.
+    (B, C, D, H, W) twice to (B, (2 radius + 1)^3, D / times, H / times, W / times): displacements by whole voxels in
+    array order, differences averaged over blocks.  Voxels outside the moving image are those of its border.
     """
-    padded = F.pad(moving, (radius * step,) * 6, mode="replicate")
+    padded = F.pad(moving, (radius,) * 6, mode="replicate")
     depth, height, width = fixed.shape[2:]
-    offsets = range(0, (2 * radius + 1) * step, step)
+    offsets = range(2 * radius + 1)
     cost = torch.cat(
         [
             F.avg_pool3d(
                 (fixed - padded[:, :, i : i + depth, j : j + height, k : k + width]).square().mean(1, keepdim=True),
-                step,
+                times,
             )
             for i in offsets
             for j in offsets
@@ -256,16 +270,17 @@ def matching_cost(fixed: torch.Tensor, moving: torch.Tensor, radius: int, step: 
 
 
 def expected_displacement(
-    cost: torch.Tensor, radius: int, sharpness: torch.Tensor, stillness: torch.Tensor
+    cost: torch.Tensor, radius: int, length: float, sharpness: torch.Tensor, stillness: torch.Tensor
 ) -> torch.Tensor:
     """The mean displacement d under ``softmax(-sharpness * smoothed cost - stillness * |d|^2)``, smoothed.
 
-    (B, 3, D, H, W) in voxels.  Where nothing tells displacements apart, the shorter ones are the likelier.
+    (B, 3, D, H, W) in voxels, ``length`` of which a step is long.  Where nothing tells displacements apart, shorter
+    ones are likelier.
     """
-    steps = torch.arange(-radius, radius + 1, dtype=cost.dtype, device=cost.device)
+    steps = length * torch.arange(-radius, radius + 1, dtype=cost.dtype, device=cost.device)
     cube = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij")).flatten(1)
-    length = cube.square().sum(0).view(1, -1, 1, 1, 1)
-    likelihood = torch.softmax(-sharpness * _smoothed(cost) - stillness * length, dim=1)
+    squares = cube.square().sum(0).view(1, -1, 1, 1, 1)
+    likelihood = torch.softmax(-sharpness * _smoothed(cost) - stillness * squares, dim=1)
     return _smoothed(torch.einsum("bnxyz,cn->bcxyz", likelihood, cube))
 
 

@@ -67,8 +67,13 @@ CASES = {
     "pyramid": Case(
         "pyramid",
         (40, 32, 33),
-        "",
-        {"features": [4, 6, 8], "widths": [6, 8, 8], "radii": [0, 1, 1], "compared": [0, 4, 4]},
+        network={
+            "features": [4, 6, 8],
+            "widths": [6, 8, 8],
+            "radii": [1, 1, 1],
+            "compared": [2, 4, 4],
+            "rounds": [1, 1, 2],
+        },
     ),
     "supervised": Case("supervised", method="voxelmorph1"),
     "supervised vtn": Case("supervised", method="vtn", network=VTN_SMALL),

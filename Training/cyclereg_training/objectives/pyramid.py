@@ -43,7 +43,7 @@ class Pyramid(Objective):
         if not isinstance(network, PyramidNetwork):
             raise InputError("The objective 'pyramid' trains the method 'pyramid' only; 'supervised' trains any.")
         found = network.flows(batch["moving"], batch["fixed"])
-        errors = [level_errors(f, batch[truth]) for f, truth in zip(found, ("flow", "inverse_flow"))]
+        errors = [level_errors(f, network.scales, batch[truth]) for f, truth in zip(found, ("flow", "inverse_flow"))]
         terms: Terms = {}
         if weights["endpoint"]:
             terms["endpoint"] = torch.stack([error[-1] for error in errors]).mean()
@@ -53,15 +53,14 @@ class Pyramid(Objective):
         return terms, Flows(*(doubled(flows[-1], full) for flows in found))
 
 
-def level_errors(flows: Sequence[Tensor], truth: Tensor) -> list[Tensor]:
-    """The mean end-point error of each level's flow, in voxels of the truth (B, 3, D, H, W).
+def level_errors(flows: Sequence[Tensor], scales: Sequence[int], truth: Tensor) -> list[Tensor]:
+    """The mean end-point error of each flow, in voxels of the truth (B, 3, D, H, W).
 
-    ``flows`` are (B, 3, *sides* / 2^k), k falling to 1, each in voxels of its own level.
+    ``flows`` are (B, 3, *sides* / scale), each in voxels of its own level, which are ``scale`` voxels of the truth.
     """
     known = inside(truth).to(truth.dtype)
     errors = []
-    for k, flow in zip(range(len(flows), 0, -1), flows):
-        scale = 2**k
+    for scale, flow in zip(scales, flows):
         # Sides that are no multiples end in voxels that are not whole; these are left out.
         whole = [side // scale for side in truth.shape[2:]]
         mean, weight = F.avg_pool3d(truth, scale), F.avg_pool3d(known, scale)
