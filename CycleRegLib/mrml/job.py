@@ -27,11 +27,15 @@ from ..images_2d import check_any
 from ..planar import FlatPair, is_flat
 from .nodes import image_from_volume_node, transform_from_node
 from .results import (
+    DIVERGING,
     INVERSE_ROLE,
+    ROUNDTRIP_ROLE,
+    SEQUENTIAL,
     TABLE,
     TRANSFORM,
     VECTOR_VOLUME,
     VOLUME,
+    WARPED_ROLE,
     Column,
     NewNodes,
     check_output,
@@ -60,8 +64,6 @@ _KINDS = {
     "roundtrip": VOLUME,
     "summary_table": TABLE,
 }
-_DIVERGING = ("vtkMRMLColorTableNodeFileDivergingBlueRed.txt", "vtkMRMLColorTableNodeGrey")
-_SEQUENTIAL = ("vtkMRMLColorTableNodeFileInferno.txt", "vtkMRMLColorTableNodeIron", "vtkMRMLColorTableNodeGrey")
 
 
 @dataclass(frozen=True)
@@ -341,6 +343,8 @@ def _write_transforms(nodes: Mapping[str, Any], ready: Mapping[str, Any], fixed:
         (transform, INVERSE_ROLE, inverse),
         (inverse, INVERSE_ROLE, transform),
         (transform, SUMMARY_ROLE, summary),
+        (transform, WARPED_ROLE, nodes["volume"]),
+        (transform, ROUNDTRIP_ROLE, nodes["roundtrip"]),
     ):
         if node is not None:
             node.SetNodeReferenceID(role, other.GetID() if other is not None else None)
@@ -355,14 +359,14 @@ def _write_volumes(nodes: Mapping[str, Any], ready: Mapping[str, Any], moving: A
     if jacobian is not None:
         write_volume(jacobian, ready["jacobian"])
         jacobian.SetDescription("Jacobian determinant: below 1 shrinks, above 1 grows, 0 or less folds.")
-        show_range(jacobian, 0.0, 2.0, _DIVERGING)
+        show_range(jacobian, 0.0, 2.0, DIVERGING)
     if roundtrip is not None:
         write_volume(roundtrip, ready["roundtrip"])
         roundtrip.SetDescription("Round-trip error in mm; -1, not shown, where the point leaves the moving volume.")
         known = sitk.GetArrayViewFromImage(ready["roundtrip"])
         known = known[known >= 0]
         top = float(np.percentile(known, 99)) if known.size else 0.0
-        show_range(roundtrip, 0.0, max(1.0, top), _SEQUENTIAL, hide_below=0.0)
+        show_range(roundtrip, 0.0, max(1.0, top), SEQUENTIAL, hide_below=0.0)
 
 
 # ---------------------------------------------------------------------- the summary as a table

@@ -82,10 +82,11 @@ def _quiet_vtk() -> Iterator[None]:
 
 
 def _register_classes(scene: Any) -> None:
-    """Let a scene know the storage of point lists, as Slicer's Markups module does; without it they are not saved."""
-    storage = slicer.vtkMRMLMarkupsJsonStorageNode()
-    if scene.GetClassNameByTag(storage.GetNodeTagName()) is None:
-        scene.RegisterNodeClass(storage)
+    """Let a scene know node classes as Slicer's modules do: without it point lists are not saved and colour scales not
+    made."""
+    for node in (slicer.vtkMRMLMarkupsJsonStorageNode(), slicer.vtkMRMLColorLegendDisplayNode()):
+        if scene.GetClassNameByTag(node.GetNodeTagName()) is None:
+            scene.RegisterNodeClass(node)
 
 
 def _name_of(path: Path, kind: str) -> str:
