@@ -308,7 +308,7 @@ def _markdown(
 
 
 def _weights(findings: Findings, base: Config) -> str:
-    lines = ["| variant | terms and weights | seconds of training |", "|---|---|---|"]
+    lines = ["| variant | terms and weights | seconds of training, wall clock |", "|---|---|---|"]
     for variant in VARIANTS:
         if variant.name in findings.names:
             weights = config_of(variant, base, base.seed).objective["weights"]

@@ -83,7 +83,7 @@ def run_ablation(
     places = [folder / f"seed-{seed}" / variant.folder for seed, variant in todo]
     for place, config in zip(places, configs):
         _check_same(place, config)
-    pairs = test_batches(base, test_pairs)
+    pairs = held_out_batches(base, test_pairs)
     outcomes = [Outcome(UNREGISTERED, base.seed, 0.0, _unregistered(pairs))]
     for number, ((seed, variant), config, place) in enumerate(zip(todo, configs, places), start=1):
         print(f"{variant.name}, seed {seed} ({number} of {len(todo)})", flush=True)
@@ -91,7 +91,7 @@ def run_ablation(
     return outcomes
 
 
-def test_batches(base: Config, count: int) -> dict[str, Mapping[str, torch.Tensor]]:
+def held_out_batches(base: Config, count: int) -> dict[str, Mapping[str, torch.Tensor]]:
     """Pairs that are in no training and in no validation, whatever the seed: a batch of one each, by name."""
     data = build_data(replace(base, seed=TEST_SEED, data={**base.data, "validation_pairs": count}))
     return {f"pair-{number:03d}": batch for number, batch in enumerate(data.validation_batches(), start=1)}
