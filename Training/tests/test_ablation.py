@@ -208,7 +208,7 @@ def test_words_follow_the_numbers() -> None:
     assert "do not show to be more than chance" in same
     assert "did not show that it learnt" in said_of(none, outcome(FULL, 0.0))
     still = said_of(none, full, outcome("cycle alone", 0.0, length=0.01))
-    assert "identify the right field?** No. " in still
+    assert "does it identify the right field?** No. " in still
     assert "next to zero" in still
     assert "further from the true field" in said_of(none, full, outcome("cycle alone", 0.4))
     assert "Yes, mostly" in said_of(none, full, outcome("cycle alone", -1.2))

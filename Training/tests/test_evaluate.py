@@ -162,11 +162,11 @@ def test_wilcoxon_is_that_of_scipy_on_the_csv(folder: Path) -> None:
 def test_a_second_run_keeps_the_pairs_and_gives_the_same_tables(folder: Path) -> None:
     place = folder / "out" / "methods" / "one" / "pairs" / "pair-0001" / "transform.h5"
     written, before = place.stat().st_mtime_ns, (folder / "out" / "evaluation.csv").read_text()
-    assert run(folder, "--compare", "two", "one") == 0
+    assert run(folder, "--compare", "two", "one", "--compare", BEFORE, "two") == 0
     assert place.stat().st_mtime_ns == written
     assert (folder / "out" / "evaluation.csv").read_text() == before
     held = json.loads((folder / "out" / "evaluation.json").read_text(encoding="utf-8"))["wilcoxon"]
-    assert {(c["first"], c["second"]) for c in held} == {("two", "one")}
+    assert {(c["first"], c["second"]) for c in held} == {("two", "one"), (BEFORE, "two")}
 
 
 def test_a_pair_that_fails_is_told_and_the_others_count(folder: Path, tmp_path: Path) -> None:
@@ -244,13 +244,13 @@ def test_sizes_of_tumours_count_without_sign_and_seconds_are_those_of_registerin
 
 
 def test_cells_say_how_many_pairs_where_not_all() -> None:
-    scores = [Score("p", "a", {"x": 1.0, "y": 0.5}), Score("q", "a", {"x": 3.0}), Score("p", "b", {"y": 0.00012})]
+    scores = [Score("p", "a", {"x": 1.0, "y": 0.5}), Score("q", "a", {"x": 3.0}), Score("p", "b", {"y": -0.00012})]
     text = means_table(Scores([Measure("x", "X", "mm", "smaller"), Measure("y", "Y", "", "larger")], scores))
     assert text.splitlines() == [
         "| method | X, mm ↓ | Y ↑ |",
         "|---|---|---|",
         "| a | 2.00 ± 1.41 | 0.500 (n 1) |",
-        "| b | – | 1.20e-04 (n 1) |",
+        "| b | – | −1.20e-04 (n 1) |",
     ]
 
 

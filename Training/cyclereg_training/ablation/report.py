@@ -176,7 +176,8 @@ def _cycle_alone(findings: Findings) -> str:
         else ""
     )
     return (
-        f"**Cycle alone, does it identify the right field?** {answer}. End-point error {mean_text(alone)} voxels, "
+        "**Cycle alone (with smoothness, without similarity and identity), does it identify the right field?** "
+        f"{answer}. End-point error {mean_text(alone)} voxels, "
         f"{mean_text(before)} without registration ({_test(comparison)}); its fields are {number(length.mean)} voxels "
         f"long where the true ones are {number(before.mean)}, and images differ by {number(consistent.mean)} from "
         f"themselves there and back. {why}".rstrip()

@@ -67,7 +67,8 @@ def evaluate_methods(
         Gets ``evaluation.md``, ``evaluation.csv``, ``evaluation.json``, ``boxes/`` and, in ``methods/``, a batch for
         each method.
     compared
-        Names of methods between which there are Wilcoxon tests; every two methods when left out.
+        Names of methods, or "before registration", between which there are Wilcoxon tests; every two methods when left
+        out.
     overwrite, workers, threads, progress
         As :func:`~CycleRegLib.batch.run_batch` takes them.
 
@@ -80,7 +81,7 @@ def evaluate_methods(
     """
     names = [spec.name for spec in specs]
     for name in {name for pair in compared or () for name in pair}:
-        if name not in names:
+        if name not in (*names, BEFORE):
             raise InputError(f"There is no method '{name}' to compare; there are {', '.join(names)}.")
     folder = _folder(output)
     for spec in specs:

@@ -124,7 +124,7 @@ def number(value: float) -> str:
     if value == 0:
         return "0"
     text = f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}" if abs(value) >= 1e-3 else f"{value:.2e}"
-    return text.rstrip(".").replace("-", "−", 1) if "e" not in text else text
+    return f"−{text[1:]}".rstrip(".") if value < 0 else text.rstrip(".")
 
 
 def p_text(p: float | None) -> str:
