@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from .errors import Cancelled, CycleRegError, CycleRegWarning, InputError, OutOfMemoryError
+from .presets import PRESETS
 from .progress import STYLES
 
 
@@ -32,7 +33,13 @@ def add_pair_arguments(parser: argparse.ArgumentParser, required: bool = True) -
     images.add_argument("--moving", required=required, metavar="M", help="image that is brought onto the fixed one")
     images.add_argument("--fixed-mask", metavar="FM", help="where the fixed image counts (non-zero), on any grid")
     images.add_argument("--moving-mask", metavar="MM", help="where the moving image counts (non-zero), on any grid")
+    add_method_arguments(parser)
+
+
+def add_method_arguments(parser: argparse.ArgumentParser) -> None:
+    """How images are registered."""
     how = parser.add_argument_group("method")
+    how.add_argument("--preset", choices=PRESETS, help="a method and its numbers under one name, in place of --method")
     how.add_argument("--method", metavar="ID", help="see 'cyclereg methods'; the best that ships when left out")
     how.add_argument("--checkpoint", metavar="FILE", help="weights of a network method (.safetensors, .pth, .pt)")
     how.add_argument(
@@ -100,6 +107,21 @@ def add_register_arguments(parser: argparse.ArgumentParser) -> None:
     out.add_argument("--output-roundtrip", metavar="E", help="round-trip error image, mm; -1 outside the moving image")
     out.add_argument("--json", metavar="SUMMARY", help="figures of the run")
     out.add_argument("--report", metavar="DIR", help="folder for report.html with pictures")
+    parser.add_argument("--progress", default="bar", choices=STYLES, help="how progress is shown (default bar)")
+
+
+def add_series_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``cyclereg series``."""
+    images = parser.add_argument_group("images (NRRD, NIfTI, MetaImage or a DICOM folder)")
+    images.add_argument("--fixed", required=True, metavar="F", help="image that stays; the results lie on its grid")
+    images.add_argument("--moving", required=True, nargs="+", metavar="M", help="images that are brought onto it")
+    images.add_argument("--fixed-mask", metavar="FM", help="where the fixed image counts (non-zero), on any grid")
+    add_method_arguments(parser)
+    out = parser.add_argument_group("outputs")
+    out.add_argument(
+        "--output", required=True, metavar="DIR", help="new folder; in it one folder for each moving image"
+    )
+    out.add_argument("--no-volumes", action="store_true", help="do not write the moving images resampled")
     parser.add_argument("--progress", default="bar", choices=STYLES, help="how progress is shown (default bar)")
 
 
@@ -176,6 +198,9 @@ def build_parser() -> argparse.ArgumentParser:
     register = commands.add_parser("register", help="register a moving image onto a fixed one")
     add_register_arguments(register)
 
+    series = commands.add_parser("series", help="register several moving images (phases) onto one fixed image")
+    add_series_arguments(series)
+
     evaluate = commands.add_parser("evaluate", help="measure a registration: TRE, tumour, overlap, folding")
     evaluate.add_argument("--fixed", required=True, metavar="F")
     evaluate.add_argument("--moving", required=True, metavar="M")
@@ -194,6 +219,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     methods = commands.add_parser("methods", help="list the registration methods")
     methods.add_argument("--format", default="text", choices=("text", "json", "markdown"), help="default text")
+
+    devices = commands.add_parser("devices", help="list the devices that can register, with their free memory")
+    devices.add_argument("--json", action="store_true", help="print JSON instead of text")
 
     checkpoint = commands.add_parser("checkpoint", help="look into or convert trained weights")
     actions = checkpoint.add_subparsers(dest="action", metavar="ACTION", parser_class=OneLineParser)

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from .checkpoint_making import convert, create
 from .checkpoint_text import describe, describe_text
 from .checkpoints import read_checkpoint
-from .devices import resolve_device
+from .devices import list_memory, resolve_device
 from .errors import InputError
 from .evaluation import evaluate as evaluate_registration
 from .fields import DisplacementField
@@ -34,12 +34,13 @@ from .images import (
 )
 from .images_2d import as_picture, check_any, check_picture_output, check_slice_output, read_input
 from .landmarks import read_landmarks
-from .methods import DEFAULT_METHOD, describe_methods, get_method, list_methods, methods_table
+from .methods import describe_methods, get_method, list_methods, methods_table
 from .networks.settings import InferenceSettings, parse_overlap
 from .outputs import OutputTransaction
 from .phantom import write_sample
 from .pictures import render_pictures
 from .planar import is_flat
+from .presets import method_of
 from .progress import make_progress
 from .registration import RegistrationResult
 from .registration import register as register_images
@@ -88,7 +89,7 @@ def read_inputs(arguments: argparse.Namespace) -> dict[str, Any]:
     InputError
         If one cannot be read.
     """
-    method = get_method(arguments.method or DEFAULT_METHOD)
+    method = get_method(method_of(arguments.method, arguments.preset))
     inputs: dict[str, Any] = {
         side: read_input(getattr(arguments, side), side, method) for side in ("fixed", "moving")
     }  # fmt: skip
@@ -105,6 +106,7 @@ def read_inputs(arguments: argparse.Namespace) -> dict[str, Any]:
 def registration_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """How the command line wants the pair to be registered, by the names of ``register``."""
     return {
+        "preset": arguments.preset,
         "method": arguments.method,
         "checkpoint": _at_home(arguments.checkpoint),
         "backward_checkpoint": _at_home(arguments.backward_checkpoint),
@@ -258,6 +260,22 @@ def read_known(arguments: argparse.Namespace, flat: bool = False) -> dict[str, A
         if path is not None:
             known[f"{side}_segmentation"] = read_segmentation(path, flat=flat)
     return known
+
+
+def series(arguments: argparse.Namespace) -> None:
+    """``cyclereg series``: several moving images onto one; see :mod:`CycleRegLib.series_files`."""
+    from .series_files import run_series
+
+    run_series(arguments)
+
+
+def devices(arguments: argparse.Namespace) -> None:
+    """``cyclereg devices``: where registrations can run."""
+    found = list_memory()
+    if arguments.json:
+        print(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
+    else:
+        print("\n".join(one.describe() for one in found))
 
 
 def batch(arguments: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -105,6 +106,50 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """A device, its name for people, and its free and whole memory in bytes (None where the system does not tell)."""
+
+    id: str
+    name: str
+    free: int | None
+    total: int | None
+
+    def describe(self) -> str:
+        """One line: ``cuda:0  NVIDIA H200, 120.1 of 139.8 GB free``."""
+        return f"{self.id}  {self.name}" + ("" if self.free is None else f", {self.memory()}")
+
+    def memory(self) -> str:
+        """``120.1 of 139.8 GB free``; 10^9 bytes are one GB."""
+        if self.free is None or self.total is None:
+            return ""
+        return f"{self.free / 1e9:.1f} of {self.total / 1e9:.1f} GB free"
+
+
+def list_memory() -> list[DeviceMemory]:
+    """The devices of :func:`available_devices`, with their memory."""
+    found = []
+    for device in available_devices():
+        if device.startswith("cuda"):
+            free, total = torch.cuda.mem_get_info(device)
+            found.append(DeviceMemory(device, torch.cuda.get_device_name(device), free, total))
+        elif device == "mps":
+            found.append(DeviceMemory(device, "Apple GPU", None, None))
+        else:
+            found.append(DeviceMemory(device, f"{torch.get_num_threads()} threads", *_system_memory()))
+    return found
+
+
+def _system_memory() -> tuple[int | None, int | None]:
+    """Memory that programs can still take, and all of it, in bytes; None where Python cannot find out."""
+    table = Path("/proc/meminfo")
+    if not table.exists():
+        return None, None
+    values = dict(line.split(":") for line in table.read_text().splitlines() if ":" in line)
+    free, total = (int(values[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
+    return free, total
 
 
 def peak_memory_mb(device: torch.device) -> float | None:

@@ -32,6 +32,7 @@ from .methods import DEFAULT_METHOD, Method, get_method
 from .networks.settings import DEFAULTS, InferenceSettings
 from .optimize import Settings
 from .planar import FlatPair
+from .presets import get_preset, method_of
 from .storage import slabs
 
 Progress = Callable[[str, float], None]
@@ -158,6 +159,7 @@ def register(
     settings: Settings | None = None,
     inference: InferenceSettings | None = None,
     progress: Progress | None = None,
+    preset: str | None = None,
 ) -> RegistrationResult:
     """Register ``moving`` onto ``fixed``, in both directions.
 
@@ -189,6 +191,8 @@ def register(
         How a network is run: precision, patches, composition, the organ's slices alone.
     progress
         Called with (stage, fraction of the whole, 0..1); may raise :class:`~CycleRegLib.errors.Cancelled`.
+    preset
+        Id of :func:`CycleRegLib.presets.list_presets`, in place of a method; ``settings`` are its own where given.
 
     Raises
     ------
@@ -200,6 +204,10 @@ def register(
     began = time.perf_counter()
     report = progress or (lambda stage, fraction: None)
     report("check", 0.0)
+    method = method_of(method, preset)
+    if preset is not None:
+        settings = settings or get_preset(preset).settings()
+        refine_steps += get_preset(preset).refine_steps
     chosen = check_options(method, checkpoint, backward_checkpoint, affine, refine_steps, smoothness)
     where = resolve_device(device)
     settings = (settings or Settings()).smoother(smoothness)

@@ -25,7 +25,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError
-from ..methods import DEFAULT_METHOD
+from ..presets import method_of
 from .manifest import PairSpec
 
 _FORMAT = 1
@@ -71,7 +71,9 @@ class Identity:
     def of(cls, inputs: Mapping[str, FileMark], options: Mapping[str, Any]) -> Identity:
         """With the fingerprint of these inputs and options."""
         counted = {name: value for name, value in options.items() if name not in _NOT_COUNTED}
-        counted["method"] = counted.get("method") or DEFAULT_METHOD
+        counted["method"] = method_of(counted.get("method"), counted.get("preset"))
+        if counted.get("preset") is None:
+            counted.pop("preset", None)
         content = {
             "format": _FORMAT,
             "cyclereg": __version__,

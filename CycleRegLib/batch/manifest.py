@@ -336,27 +336,32 @@ class _Checker:
     def check_checkpoints(self, specs: Sequence[PairSpec]) -> None:
         """Read every checkpoint once: a damaged one, or one of another method, fails every pair that uses it."""
         from ..checkpoints import read_checkpoint
-        from ..methods import DEFAULT_METHOD
+        from ..presets import method_of
 
         looked: set[tuple[Any, ...]] = set()
         for spec in specs:
             a = spec.arguments
-            key = a["checkpoint"], a["backward_checkpoint"], a["method"]
+            key = a["checkpoint"], a["backward_checkpoint"], a["method"], a["preset"]
             if key[0] is not None and key not in looked:
                 looked.add(key)
                 try:
-                    read_checkpoint(a["checkpoint"], a["method"] or DEFAULT_METHOD, a["backward_checkpoint"])
+                    read_checkpoint(a["checkpoint"], method_of(a["method"], a["preset"]), a["backward_checkpoint"])
                 except InputError as error:
                     self._add(spec.row, "checkpoint", str(error))
 
 
 def _combinations(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Column and text of everything in a row that does not go together."""
+    from ..presets import method_of
     from ..registration import check_options
 
     found = []
     try:
-        check_options(arguments["method"], arguments["checkpoint"], arguments["backward_checkpoint"])
+        method = method_of(arguments["method"], arguments["preset"])
+    except InputError as error:
+        return [("preset", str(error))]
+    try:
+        check_options(method, arguments["checkpoint"], arguments["backward_checkpoint"])
     except InputError as error:
         found.append(("checkpoint", str(error)))
     for kind in ("landmarks", "segmentation"):

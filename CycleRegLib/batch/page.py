@@ -92,7 +92,7 @@ class _Page:
 
     def said(self) -> str:
         """How many pairs, and their methods."""
-        methods = dict.fromkeys(str(row.get("method") or DEFAULT_METHOD) for row in self.options)
+        methods = dict.fromkeys(str(_method(row)) for row in self.options)
         by = f", method{'' if len(methods) == 1 else 's'} {', '.join(map(_code, methods))}" if methods else ""
         return f"{_pairs(len(self.records))}{by}"
 
@@ -302,9 +302,7 @@ class _Page:
     def making(self) -> str:
         items = []
         for column, text in (("method", "Method"), ("checkpoint", "Checkpoint"), ("device", "Device")):
-            found = Counter(
-                str(row.get(column) or (DEFAULT_METHOD if column == "method" else "")) for row in self.options
-            )
+            found = Counter(str(_method(row) if column == "method" else row.get(column) or "") for row in self.options)
             found.pop("", None)
             if found:
                 items.append((text, ", ".join(_code(name) + _of(n, len(self.options)) for name, n in found.items())))
@@ -354,6 +352,11 @@ def _statistics_row(what: Measure, values: Sequence[float]) -> str:
 def _why(record: Record) -> str:
     times = f" (begun {record['attempts']} times)" if record["attempts"] > 1 else ""
     return f"{record['reason']}{times}"
+
+
+def _method(row: Mapping[str, Any]) -> str:
+    """The method, or the preset that chose it."""
+    return row.get("method") or row.get("preset") or DEFAULT_METHOD
 
 
 def _pairs(count: int) -> str:

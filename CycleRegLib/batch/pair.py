@@ -26,9 +26,9 @@ from ..errors import Cancelled, CycleRegError, InputError, pair_warnings
 from ..evaluation import evaluate
 from ..fields import DisplacementField
 from ..images import write_image, write_transform
-from ..methods import DEFAULT_METHOD
 from ..pictures import render_pictures, write_pictures
 from ..planar import is_flat
+from ..presets import method_of
 from ..registration import RegistrationResult, register
 from ..report import render_report
 from .fingerprint import Hashes, Identity, recall
@@ -260,9 +260,9 @@ class Worker:
         if a["checkpoint"] is None:
             return None
         sums = ",".join(marks[name].sha256 for name in ("checkpoint", "backward_checkpoint") if name in marks)
-        key = sums, a["method"]
+        key = sums, a["method"], a["preset"]
         if key not in self.checkpoints:
-            read = read_checkpoint(a["checkpoint"], a["method"] or DEFAULT_METHOD, a["backward_checkpoint"])
+            read = read_checkpoint(a["checkpoint"], method_of(a["method"], a["preset"]), a["backward_checkpoint"])
             if read.sha256 != sums:
                 raise InputError(f"The checkpoint {a['checkpoint']} was changed while the batch ran.")
             self.checkpoints[key] = read

@@ -83,6 +83,7 @@ def _job(arguments: argparse.Namespace, register: Callable[..., Any] | None) -> 
             outputVolume=True,
             outputJacobian=True,
             outputRoundtrip=True,
+            preset=arguments.preset,
             method=arguments.method,
             checkpoint=arguments.checkpoint,
             backwardCheckpoint=arguments.backward_checkpoint,

@@ -108,6 +108,7 @@ def process(
     backwardCheckpoint: Any = None,
     register: Callable[..., RegistrationResult] | None = None,
     inference: InferenceSettings | None = None,
+    preset: str | None = None,
 ) -> ProcessResult:
     """Register the moving to the fixed volume and write what was asked for into the scene.
 
@@ -127,7 +128,7 @@ def process(
         leaves the moving volume).
     outputSummary
         ``vtkMRMLTableNode`` with the figures of the registration.
-    method, checkpoint, backwardCheckpoint, device, affine, refineSteps, smoothness, inference, progress
+    preset, method, checkpoint, backwardCheckpoint, device, affine, refineSteps, smoothness, inference, progress
         As in :func:`CycleRegLib.registration.register`.
     fixedMask, movingMask
         Segmentation, label map or volume nodes; of a segmentation all visible segments, or the one that
@@ -163,6 +164,7 @@ def process(
         movingMaskSegment=movingMaskSegment,
     )
     options = {
+        "preset": preset,
         "method": method,
         "checkpoint": checkpoint,
         "backward_checkpoint": backwardCheckpoint,
