@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..colors import FIXED, MOVING
+from ..node_roles import CHART_ROLE
 from .results import NewNodes
 
 CHART = "vtkMRMLPlotChartNode"
 SERIES = "vtkMRMLPlotSeriesNode"
-# One role for each node that a transform refers to.
-CHART_ROLE = "CycleReg.LandmarkChart"
+# From a transform to the two rows of points.
 SERIES_ROLES = {"before": "CycleReg.LandmarkSeriesBefore", "after": "CycleReg.LandmarkSeriesAfter"}
 _COLORS = {"before": MOVING, "after": FIXED}
 

@@ -12,9 +12,10 @@ import vtk
 from ..colors import FIXED, MOVING
 from ..errors import InputError
 from ..evaluation_result import TumorComparison
+from ..node_roles import INVERSE_ROLE
 from ..tumor import TumorSize, size_of_diameters
 from .nodes import landmarks_from_markups
-from .results import INVERSE_ROLE, NewNodes, show_under
+from .results import NewNodes, show_under
 from .vtk_bridge import FLIP, parents_of, transform_points
 
 LINE = "vtkMRMLMarkupsLineNode"

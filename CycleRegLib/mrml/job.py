@@ -24,18 +24,16 @@ import SimpleITK as sitk
 from ..errors import InputError
 from ..geometry import Grid
 from ..images_2d import check_any
+from ..node_roles import INVERSE_ROLE, ROUNDTRIP_ROLE, WARPED_ROLE
 from ..planar import FlatPair, is_flat
 from .nodes import image_from_volume_node, transform_from_node
 from .results import (
     DIVERGING,
-    INVERSE_ROLE,
-    ROUNDTRIP_ROLE,
     SEQUENTIAL,
     TABLE,
     TRANSFORM,
     VECTOR_VOLUME,
     VOLUME,
-    WARPED_ROLE,
     Column,
     NewNodes,
     check_output,

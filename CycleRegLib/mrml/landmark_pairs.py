@@ -12,8 +12,8 @@ import slicer
 
 from ..errors import CycleRegWarning
 from ..landmarks import match_landmarks
+from ..node_roles import INVERSE_ROLE
 from .nodes import landmarks_from_markups
-from .results import INVERSE_ROLE
 from .vtk_bridge import FLIP
 
 

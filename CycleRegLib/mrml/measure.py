@@ -10,20 +10,13 @@ from ..errors import InputError
 from ..evaluation import evaluate as evaluate_images
 from ..evaluation_result import Evaluation, TumorComparison, rows_of
 from ..geometry import Grid
+from ..node_roles import INVERSE_ROLE, TABLE_ROLES
 from ..segmentations import Segmentation
 from .charts import write_tre_chart
 from .diameters import TumorLines, compare_drawn, draw_diameters
 from .nodes import field_from_node, image_from_volume_node, landmarks_from_markups, transform_from_node
-from .results import INVERSE_ROLE, TABLE, Column, NewNodes, check_output, place_in_folder, write_table
+from .results import TABLE, Column, NewNodes, check_output, place_in_folder, write_table
 from .segments import mask_from_node, segmentation_from_node
-
-#: Roles under which the evaluated transform refers to its tables, by the names of EvaluationNodes.
-TABLE_ROLES = {
-    "summary": "CycleReg.EvaluationTable",
-    "landmarks": "CycleReg.LandmarkTable",
-    "segments": "CycleReg.SegmentTable",
-    "tumor": "CycleReg.TumorTable",
-}
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,6 @@ _ACCEPTED = {
     TABLE: (TABLE,),
 }
 
-#: Role under which a transform node refers to the transform in the other direction.
-INVERSE_ROLE = "CycleReg.InverseTransform"
-#: Roles under which a transform node refers to the volumes that were made with it.
-WARPED_ROLE, ROUNDTRIP_ROLE = "CycleReg.WarpedVolume", "CycleReg.RoundTripVolume"
-
 #: Colours of numbers about a middle, and from nothing up: the first that a scene has is taken.
 DIVERGING = ("vtkMRMLColorTableNodeFileDivergingBlueRed.txt", "vtkMRMLColorTableNodeGrey")
 SEQUENTIAL = ("vtkMRMLColorTableNodeFileInferno.txt", "vtkMRMLColorTableNodeIron", "vtkMRMLColorTableNodeGrey")

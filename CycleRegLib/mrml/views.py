@@ -22,16 +22,14 @@ from ..comparison_images import checkerboard, difference
 from ..errors import InputError
 from ..geometry import Grid
 from ..images_2d import warp_channels
+from ..node_roles import INVERSE_ROLE, ROUNDTRIP_ROLE, VIEWS_TAG, WARPED_ROLE
 from ..slices import intensity_window
 from .nodes import field_from_node, image_from_volume_node
 from .results import (
     DIVERGING,
-    INVERSE_ROLE,
-    ROUNDTRIP_ROLE,
     SEQUENTIAL,
     VECTOR_VOLUME,
     VOLUME,
-    WARPED_ROLE,
     show_like,
     show_range,
     write_volume,
@@ -54,7 +52,6 @@ ORIENTATIONS = ("Axial", "Coronal", "Sagittal")
 #: What the fourth view shows.
 COMPARISONS = ("checkerboard", "blend", "difference", "roundtrip")
 
-_STATE_TAG = "CycleRegViews"
 _LEGEND = "vtkMRMLColorLegendDisplayNode"
 # What of a slice composite node is remembered: (name in the state, getter, setter).
 _COMPOSITE = tuple(
@@ -295,6 +292,21 @@ def show_grid(registered: Registered, visible: bool) -> None:
     display.EndModify(state)
 
 
+def align_views(scene: Any) -> None:
+    """Let all four views show as much as that of the fixed image does, about the same point.
+
+    For the window, after it has fitted that view to its size.
+    """
+    nodes = slice_views(scene)
+    first = nodes.pop(FIXED)
+    for node in nodes.values():
+        state = node.StartModify()
+        node.GetSliceToRAS().DeepCopy(first.GetSliceToRAS())
+        node.SetFieldOfView(*first.GetFieldOfView())
+        node.UpdateMatrices()
+        node.EndModify(state)
+
+
 # ---------------------------------------------------------------------- going back
 
 
@@ -329,7 +341,7 @@ def restore(scene: Any) -> bool:
             if held is not None and (not name.endswith("ID") or held[name] is None or scene.GetNodeByID(held[name])):
                 getattr(composite, setter)(held[name])
     layout = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
-    if layout is not None and layout.GetViewArrangement() == LAYOUT:
+    if layout is not None:
         layout.SetViewArrangement(remembered["layout"])
     scene.RemoveNode(state)
     return True
@@ -357,13 +369,13 @@ _MADE = "CycleReg.MadeForViews"
 
 
 def _state(scene: Any) -> Any:
-    return scene.GetSingletonNode(_STATE_TAG, "vtkMRMLScriptedModuleNode")
+    return scene.GetSingletonNode(VIEWS_TAG, "vtkMRMLScriptedModuleNode")
 
 
 def _remember(scene: Any, layout: Any) -> Any:
     """The state node with what is about to be changed; it is saved with the scene, as the layout is."""
     state = slicer.vtkMRMLScriptedModuleNode()
-    state.SetSingletonTag(_STATE_TAG)
+    state.SetSingletonTag(VIEWS_TAG)
     state.SetName("CycleReg views")
     state.SetHideFromEditors(True)
     composites = {}

@@ -20,7 +20,7 @@ from CycleRegLib.evaluation import evaluate as evaluate_images  # noqa: E402
 from CycleRegLib.fields import DisplacementField  # noqa: E402
 from CycleRegLib.geometry import Grid  # noqa: E402
 from CycleRegLib.landmarks import LandmarkList  # noqa: E402
-from CycleRegLib.mrml.charts import CHART_ROLE  # noqa: E402
+from CycleRegLib.node_roles import CHART_ROLE  # noqa: E402
 from CycleRegLib.segmentations import Segment, Segmentation  # noqa: E402
 from CycleRegLib.tumor import size_of_diameters  # noqa: E402
 

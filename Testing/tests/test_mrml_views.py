@@ -320,12 +320,22 @@ class TestRestore:
         assert views.restore(scene)
         assert not views.is_arranged(scene)
 
-    def test_a_layout_that_the_user_chose_meanwhile_stays(self, scene, done):
+    def test_the_users_layout_comes_back_from_any_other(self, scene, done):
         views.arrange(Registered.of(done.transform))
         layout = scene.layouts.GetLayoutNode()
-        layout.SetViewArrangement(layout.SlicerLayoutOneUpRedSliceView)
+        layout.SetViewArrangement(layout.SlicerLayoutConventionalPlotView)
         views.restore(scene)
-        assert layout.GetViewArrangement() == layout.SlicerLayoutOneUpRedSliceView
+        assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
+
+    def test_all_views_show_as_much_as_the_first(self, scene, done):
+        nodes = views.arrange(Registered.of(done.transform))
+        nodes[FIXED].SetFieldOfView(120.0, 90.0, 1.0)
+        nodes[FIXED].JumpSliceByCentering(1.0, 2.0, 3.0)
+        views.align_views(scene)
+        for node in nodes.values():
+            assert node.GetFieldOfView() == (120.0, 90.0, 1.0)
+            matrix = node.GetSliceToRAS()
+            np.testing.assert_allclose([matrix.GetElement(i, 3) for i in range(3)], [1.0, 2.0, 3.0], atol=1e-9)
 
     def test_what_is_remembered_is_plain_text_in_the_scene(self, scene, done):
         views.arrange(Registered.of(done.transform))
