@@ -47,9 +47,13 @@ class _Level(nn.Module):
     MIND-SSC), ``sharpness`` and ``stillness`` (see :func:`expected_displacement`), ``trust`` in what the search found.
     """
 
-    def __init__(self, features: int, width: int, coarser: int, radius: int, source: int, compared: int) -> None:
+    def __init__(
+        self, unit: float, features: int, width: int, coarser: int, radius: int, source: int, compared: int
+    ) -> None:
         super().__init__()
-        self.radius = radius
+        # The head gives voxels of half resolution at every level: a step of the optimiser, which is as long for every
+        # weight, would otherwise move coarse flows by many voxels of the image.
+        self.unit, self.radius = unit, radius
         self.key = nn.Conv3d(source, compared, 1)
         # With these the search alone, before any training, takes a third of the error off real pairs.
         self.weight = nn.Parameter(torch.tensor(0.1))
@@ -89,7 +93,7 @@ class _Level(nn.Module):
         if coarser is not None:
             parts.append(coarser)
         found = self.layers(torch.cat([part.to(fixed.dtype) for part in parts], dim=1))
-        step = self.trust * guess + in_float32(self.head, found)
+        step = self.trust * guess + self.unit * in_float32(self.head, found)
         return compose_flows(step, flow), found
 
 
@@ -148,8 +152,9 @@ class PyramidNetwork(RegistrationNetwork):
         for inputs, outputs in zip(features, features[1:]):
             self.encoder.append(nn.Sequential(_Halving(inputs, outputs), _Layer(outputs, outputs)))
         sources = [features[0]] + [features[1]] * (len(features) - 1)
+        units = [0.5**number for number in range(len(features))]
         self.levels = nn.ModuleList(
-            _Level(*numbers) for numbers in zip(features, widths, [*widths[1:], 0], radii, sources, compared)
+            _Level(*numbers) for numbers in zip(units, features, widths, [*widths[1:], 0], radii, sources, compared)
         )
         for name, parameter in self.named_parameters():
             if name.endswith(".bias"):
