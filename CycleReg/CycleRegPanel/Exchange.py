@@ -10,15 +10,91 @@ from typing import Any
 
 import slicer
 
+from .Host import _
 from .Parameters import Parameters
 
 
+class Folder:
+    """A temporary folder for the files of one run."""
+
+    def __init__(self) -> None:
+        self.path = ""
+
+    def make(self) -> None:
+        """Make it.
+
+        Raises
+        ------
+        CycleRegLib.errors.InputError
+            If that is not possible; says what to do.
+        """
+        place = getattr(slicer.app, "temporaryPath", None) or tempfile.gettempdir()
+        try:
+            self.path = tempfile.mkdtemp(prefix="CycleReg-", dir=place)
+        except OSError as error:
+            raise _unwritable(place, error) from error
+
+    def file(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def writeImage(self, image: Any, name: str) -> str:
+        """Write a SimpleITK image; returns its path.
+
+        Raises
+        ------
+        CycleRegLib.errors.InputError
+            If there is no room, or no right to write; says what to do.
+        """
+        import SimpleITK as sitk
+
+        try:
+            # Uncompressed: the files live for one run, and compressing takes longer than writing.
+            sitk.WriteImage(image, self.file(name), False)
+        except (OSError, RuntimeError) as error:
+            raise _unwritable(self.path, error) from error
+        return self.file(name)
+
+    def writeTransform(self, transform: Any, reference: Any, name: str) -> str:
+        """Write a SimpleITK transform as a displacement field on the grid of ``reference``, or as its matrix."""
+        import SimpleITK as sitk
+
+        from CycleRegLib.fields import DisplacementField
+        from CycleRegLib.geometry import Grid
+
+        if not transform.IsLinear():
+            return self.writeImage(DisplacementField.from_transform(transform, Grid.of(reference)).to_image(), name)
+        path = os.path.splitext(self.file(name))[0] + ".tfm"
+        try:
+            sitk.WriteTransform(transform, path)
+        except (OSError, RuntimeError) as error:
+            raise _unwritable(self.path, error) from error
+        return path
+
+    def remove(self) -> None:
+        """Remove it; what a child that was just stopped still holds open is left to the system."""
+        if self.path:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.path = ""
+
+
+def _unwritable(folder: str, error: Exception) -> Exception:
+    from CycleRegLib.errors import InputError
+
+    reason = getattr(error, "strerror", None) or _("the disk is full, or may not be written to")
+    return InputError(
+        _(
+            "The volumes cannot be written to the temporary folder {folder} ({reason}). Make room there, or choose "
+            "another folder: menu Edit, Application Settings, Modules, Temporary directory."
+        ).format(folder=folder, reason=reason)
+    )
+
+
 class Exchange:
-    """A temporary folder with the inputs and the results of one run.
+    """The inputs and the results of one pair, as files.
 
     >>> exchange = Exchange(parameters)                        # doctest: +SKIP
     >>> arguments = exchange.writeInputs()                     # for ``cyclereg`` in the child process
-    >>> nodes = exchange.readResults()                         # after it succeeded
+    >>> results = exchange.readResults()                       # after it succeeded
     >>> exchange.remove()
 
     Nodes are read and written by ``CycleRegLib.mrml`` as in ``CycleRegLogic.process``; only what lies between runs
@@ -28,7 +104,7 @@ class Exchange:
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._job: Any = None
-        self._folder: str | None = None
+        self._folder = Folder()
 
     def writeInputs(self) -> list[str]:
         """Check the nodes, write the images, and return the whole command line, ``register`` first.
@@ -36,10 +112,8 @@ class Exchange:
         Raises
         ------
         CycleRegLib.errors.InputError
-            If a node cannot be used; says why and what to do.
+            If a node cannot be used, or the files cannot be written; says why and what to do.
         """
-        import SimpleITK as sitk
-
         from CycleRegLib import mrml
 
         given = self._parameters
@@ -51,14 +125,15 @@ class Exchange:
             outputVolume=given.outputVolume,
             outputJacobian=given.outputJacobian,
             outputRoundtrip=given.outputRoundtrip,
+            fixedMask=given.fixedMask,
+            movingMask=given.movingMask,
+            initialTransform=given.initialTransform,
         )
-        self._folder = tempfile.mkdtemp(prefix="CycleReg-", dir=getattr(slicer.app, "temporaryPath", None))
-        for name in ("fixed", "moving"):
-            # Uncompressed: the files live for one run, and compressing takes longer than writing.
-            sitk.WriteImage(self._job.inputs[name], self._path(f"{name}.nrrd"), False)
-        arguments = ["register", "--fixed", self._path("fixed.nrrd"), "--moving", self._path("moving.nrrd")]
+        folder, inputs = self._folder, self._job.inputs
+        folder.make()
+        arguments = ["register", *inputArguments(folder, inputs)]
         arguments += given.options()
-        arguments += ["--output-transform", self._path("transform.nrrd")]
+        arguments += ["--output-transform", folder.file("transform.nrrd")]
         for node, option, name in (
             (given.outputInverseTransform, "--output-inverse-transform", "inverse.nrrd"),
             (given.outputVolume, "--output-volume", "warped.nrrd"),
@@ -66,24 +141,52 @@ class Exchange:
             (given.outputRoundtrip, "--output-roundtrip", "roundtrip.nrrd"),
         ):
             if node is not None:
-                arguments += [option, self._path(name)]
-        return [*arguments, "--json", self._path("summary.json"), "--progress", "json"]
+                arguments += [option, folder.file(name)]
+        return [*arguments, "--json", folder.file("summary.json"), "--progress", "json"]
 
-    def readResults(self) -> Any:
-        """Write the results into the output nodes; returns ``CycleRegLib.mrml.ProcessResult``."""
-        return self._job.commit(_Files(self._folder))
+    def stage(self, text: str) -> str:
+        """A stage of the child's progress, for people."""
+        return stageName(text)
+
+    def hasResults(self) -> bool:
+        """Whether there is something to read although the child failed."""
+        return False
+
+    def readResults(self) -> list[Any]:
+        """Write the results into the output nodes; returns ``CycleRegLib.mrml.ProcessResult``, one for each pair."""
+        return [self._job.commit(ResultFiles(self._folder.path))]
 
     def remove(self) -> None:
-        """Remove the folder; what a child that was just stopped still holds open is left to the system."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
-
-    def _path(self, name: str) -> str:
-        return os.path.join(self._folder, name)
+        """Remove the files."""
+        self._folder.remove()
 
 
-class _Files:
+def inputArguments(folder: Folder, inputs: dict[str, Any]) -> list[str]:
+    """Write the images, masks and initial transform of a job; returns the options that name the files."""
+    arguments = []
+    for name in ("fixed", "moving", "fixed_mask", "moving_mask"):
+        if name in inputs:
+            arguments += [f"--{name.replace('_', '-')}", folder.writeImage(inputs[name], f"{name}.nrrd")]
+    if "initial_transform" in inputs:
+        path = folder.writeTransform(inputs["initial_transform"], inputs["fixed"], "initial.nrrd")
+        arguments += ["--initial-transform", path]
+    return arguments
+
+
+def stageName(text: str) -> str:
+    """The library's short names of stages, for people."""
+    names = {
+        "check": _("Checking the images"),
+        "affine": _("Affine stage"),
+        "network": _("Network"),
+        "optimize": _("Pair optimisation"),
+        "measure": _("Measuring"),
+        "done": _("Reading the result"),
+    }
+    return names.get(text, text)
+
+
+class ResultFiles:
     """The files that the child wrote, by the names of ``CycleRegLib.registration.RegistrationResult``.
 
     Only what was asked for is there, and only that is read.

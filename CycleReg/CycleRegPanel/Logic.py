@@ -19,6 +19,12 @@ class CycleRegLogic(ScriptedLoadableModuleLogic):
     result is there; the panel runs the same code in a child process instead, see :mod:`CycleRegPanel.Worker`.
     """
 
+    def getParameterNode(self) -> Any:
+        """The parameter set of the scene, with typed fields; made with defaults where there is none."""
+        from .ParameterNode import CycleRegParameterNode
+
+        return CycleRegParameterNode(super().getParameterNode())
+
     def process(
         self,
         fixedNode: Any,
@@ -43,6 +49,7 @@ class CycleRegLogic(ScriptedLoadableModuleLogic):
         backwardCheckpoint: str | None = None,
         smoothness: float | None = None,
         inference: Any = None,
+        preset: str | None = None,
     ) -> Any:
         """Register ``movingNode`` onto ``fixedNode`` and write the result into the scene, whole or not at all.
 
@@ -80,6 +87,8 @@ class CycleRegLogic(ScriptedLoadableModuleLogic):
             Of the pair optimisation, as a multiple of its default; no unit.
         inference
             ``CycleRegLib.networks.settings.InferenceSettings``: how a network is run; None is the default.
+        preset
+            Id of a preset (``CycleRegLib.presets``), in place of a method.
         progress
             Called with the name of the stage and the fraction done, 0 to 1.
 
@@ -121,6 +130,7 @@ class CycleRegLogic(ScriptedLoadableModuleLogic):
             backwardCheckpoint=backwardCheckpoint,
             smoothness=smoothness,
             inference=inference,
+            preset=preset,
         )
 
     def evaluate(self, *arguments: Any, **keywords: Any) -> Any:

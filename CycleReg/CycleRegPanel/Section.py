@@ -14,6 +14,7 @@ class Section:
     ----------
     UI
         Its file in ``Resources/UI``, whose top widget is a ``qMRMLWidget``; names of widgets are unique over all files.
+        Empty for a section whose widgets are in ``CycleReg.ui`` itself.
     PLACE
         Name of the collapsible button in ``CycleReg.ui`` that it fills.  The button has no layout of its own there.
     """
@@ -41,7 +42,7 @@ class Section:
         """The parameter set has changed, or another one is shown: show what it says in what is not shown by itself.
 
         Called with a parameter node only.  Widgets that have the dynamic property ``SlicerParameterName`` in their
-        ``.ui`` file follow by themselves.
+        ``.ui`` file follow by themselves (:mod:`CycleRegPanel.Bindings`).
         """
 
     def updateState(self, running: bool) -> None:

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+from .InputsSection import InputsSection
+from .MeasureSection import MeasureSection
+from .MethodSection import MethodSection
+from .OutputsSection import OutputsSection
+from .PhasesSection import PhasesSection
+from .RunSection import RunSection
 from .Section import Section
+from .ViewsSection import ViewsSection
 
-SECTIONS: tuple[type[Section], ...] = ()
+SECTIONS: tuple[type[Section], ...] = (
+    InputsSection,
+    MethodSection,
+    OutputsSection,
+    RunSection,
+    PhasesSection,
+    ViewsSection,
+    MeasureSection,
+)

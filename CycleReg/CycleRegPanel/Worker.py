@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-from collections import deque
 from typing import Any, Callable
 
 import qt
@@ -35,6 +34,13 @@ class Worker:
         failed).
     process
         A ``qt.QProcess``; tests give a stand-in.
+    onLog
+        Called with every other line that the child writes.
+
+    Attributes
+    ----------
+    output
+        What the child wrote to standard output besides progress, line by line.
     """
 
     def __init__(
@@ -42,14 +48,17 @@ class Worker:
         onProgress: Callable[[str, float], None],
         onEnd: Callable[[str, str], None],
         process: Any | None = None,
+        onLog: Callable[[str], None] | None = None,
     ) -> None:
         self._onProgress = onProgress
         self._onEnd = onEnd
+        self._onLog = onLog or (lambda line: None)
         self._partial = b""
-        self._errors = b""
+        self._partialError = b""
+        self._errors: list[str] = []
+        self.output: list[str] = []
         self._cancelled = False
         self._ended = False
-        self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._process = qt.QProcess() if process is None else process
         self._process.readyReadStandardOutput.connect(self._onOutput)
         self._process.readyReadStandardError.connect(self._onErrorOutput)
@@ -82,7 +91,7 @@ class Worker:
     @property
     def log(self) -> str:
         """The last lines that the child wrote, other than progress."""
-        return "\n".join(self._log)
+        return "\n".join([*self.output, *self._errors][-_LOG_LINES:])
 
     # ------------------------------------------------------------------ the child's voice
 
@@ -99,13 +108,23 @@ class Worker:
         except (ValueError, KeyError, TypeError):
             # The closing {"done": true, ...} and whatever else was printed.
             if line:
-                self._log.append(line)
+                self.output.append(line)
+                self._onLog(line)
             return
         if not self._cancelled:
             self._onProgress(stage, min(max(percent, 0.0), 100.0))
 
     def _onErrorOutput(self) -> None:
-        self._errors += bytes(self._process.readAllStandardError().data())
+        self._partialError += bytes(self._process.readAllStandardError().data())
+        *lines, self._partialError = self._partialError.split(b"\n")
+        for line in lines:
+            self._onErrorLine(line)
+
+    def _onErrorLine(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace").strip()
+        if text:
+            self._errors.append(text)
+            self._onLog(text)
 
     # ------------------------------------------------------------------ its end
 
@@ -117,13 +136,16 @@ class Worker:
     def _onFinished(self, *_arguments: Any) -> None:
         self._onOutput()
         self._onErrorOutput()
+        self._onErrorLine(self._partialError)
+        self._partialError = b""
         if self._cancelled:
             self._end()
         elif self._process.exitStatus() != qt.QProcess.NormalExit:
             self._end(
                 _(
-                    "The registration process ended unexpectedly; Slicer and your scene are untouched. "
-                    "If memory ran out, choose smaller volumes or the device CPU."
+                    "The registration process ended unexpectedly; Slicer and your scene are untouched. Probably memory "
+                    "ran out: close other programs, choose the preset Large volume or the device CPU, or crop the "
+                    "volumes (Crop Volume module)."
                 )
             )
         elif self._process.exitCode() != 0:
@@ -133,11 +155,9 @@ class Worker:
 
     def _lastError(self) -> str:
         """The command line ends with one clear line on stderr; that is the message."""
-        lines = [line.strip() for line in self._errors.decode("utf-8", "replace").splitlines() if line.strip()]
-        self._log.extend(lines)
-        if not lines:
+        if not self._errors:
             return _("The registration failed with status {status}.").format(status=self._process.exitCode())
-        message = lines[-1]
+        message = self._errors[-1]
         for prefix in ("cyclereg: error: ", "error: ", "Error: "):
             if message.startswith(prefix):
                 return message[len(prefix) :]

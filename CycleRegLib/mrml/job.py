@@ -286,7 +286,8 @@ def prepare(
     for what, node in (("fixed volume", fixedNode), ("moving volume", movingNode)):
         if node is None:
             raise InputError(f"No {what} is given. Choose one.")
-    if fixedNode.GetID() == movingNode.GetID():
+    # Items of a sequence are in a scene of their own, with ids of their own.
+    if fixedNode.GetID() == movingNode.GetID() and fixedNode.GetScene() is movingNode.GetScene():
         raise InputError(f'"{fixedNode.GetName()}" is both the fixed and the moving volume. Choose two volumes.')
     given = [output for output in outputs.values() if hasattr(output, "GetID")]
     if len({output.GetID() for output in given}) < len(given):
@@ -353,6 +354,9 @@ def _write_transforms(nodes: Mapping[str, Any], ready: Mapping[str, Any], fixed:
 
 def _write_volumes(nodes: Mapping[str, Any], ready: Mapping[str, Any], moving: Any) -> None:
     volume, jacobian, roundtrip = nodes["volume"], nodes["jacobian"], nodes["roundtrip"]
+    for node in (volume, jacobian, roundtrip):
+        if node is not None:
+            node.SetAttribute("CycleReg.Result", "1")  # so that no host takes it for an input by itself
     if volume is not None:
         write_volume(volume, ready["volume"])
         show_like(volume, moving)

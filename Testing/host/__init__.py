@@ -6,6 +6,7 @@ Real are: the module and its ``.ui`` file, MRML (slicer-core), ``slicer.util`` (
 ``pythonqt``  the modules ``qt`` and ``ctk``: PySide6 with PythonQt's manners
 ``widgets``   ``qMRMLWidget``, ``qMRMLNodeComboBox``, ``ctkCollapsibleButton``, ``ctkPathLineEdit``, and the UI loader
 ``app``       ``slicer.app``, ``slicer.modules``, ``slicer.ScriptedLoadableModule``
+``parameter_node``  ``slicer.parameterNodeWrapper``
 
 >>> import host                                              # doctest: +SKIP
 >>> host.start()
@@ -21,6 +22,6 @@ import os
 # Before Qt is imported: the tests have no display.
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-from .app import open_module, photograph, process_events_until, start, stop
+from .app import appearance, open_module, photograph, process_events_until, start, stop
 
-__all__ = ["open_module", "photograph", "process_events_until", "start", "stop"]
+__all__ = ["appearance", "open_module", "photograph", "process_events_until", "start", "stop"]

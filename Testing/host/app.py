@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -10,13 +11,16 @@ import tempfile
 import time
 import types
 import unittest
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
 import slicer
 import slicer.util
-from PySide6 import QtCore, QtWidgets
+from PySide6 import QtCore, QtGui, QtWidgets
 
+from . import parameter_node
+from .layout import LayoutManager, modules
 from .pythonqt import qt_module
 from .widgets import CTK, SLICER, QUiLoader
 
@@ -39,6 +43,7 @@ class _App:
     def __init__(self) -> None:
         self.temporaryPath = tempfile.gettempdir()
         self._manager = _ModuleManager()
+        self._layouts = LayoutManager(slicer.mrmlScene)
 
     def testingEnabled(self) -> bool:
         return True
@@ -48,6 +53,9 @@ class _App:
 
     def moduleManager(self) -> _ModuleManager:
         return self._manager
+
+    def layoutManager(self) -> LayoutManager:
+        return self._layouts
 
 
 class ScriptedLoadableModule:
@@ -77,11 +85,39 @@ class ScriptedLoadableModuleWidget:
 
 
 class ScriptedLoadableModuleLogic:
-    """As in Slicer, without parameter nodes."""
+    """As in Slicer: one parameter node for the scene, or, if ``isSingletonParameterNode`` is false, any number."""
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__()
         self.moduleName = type(self).__name__.removesuffix("Logic")
+        self.isSingletonParameterNode = True
+
+    def getAllParameterNodes(self) -> list[Any]:
+        scene = slicer.mrmlScene
+        count = scene.GetNumberOfNodesByClass("vtkMRMLScriptedModuleNode")
+        nodes = (scene.GetNthNodeByClass(index, "vtkMRMLScriptedModuleNode") for index in range(count))
+        return [node for node in nodes if node.GetAttribute("ModuleName") == self.moduleName]
+
+    def getParameterNode(self) -> Any:
+        if self.isSingletonParameterNode:
+            node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
+            if node is not None:
+                # Closing a scene empties the node and keeps it.
+                node.SetAttribute("ModuleName", self.moduleName)
+                return node
+        else:
+            for node in self.getAllParameterNodes():
+                return node
+        return slicer.mrmlScene.AddNode(self.createParameterNode())
+
+    def createParameterNode(self) -> Any:
+        node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
+        node.UnRegister(None)
+        if self.isSingletonParameterNode:
+            node.SetSingletonTag(self.moduleName)
+        node.SetAttribute("ModuleName", self.moduleName)
+        node.SetName(slicer.mrmlScene.GenerateUniqueName(self.moduleName))
+        return node
 
 
 class ScriptedLoadableModuleTest(unittest.TestCase):
@@ -91,8 +127,8 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
         logging.info(message)
 
 
-_MODULES = ("qt", "ctk", "slicer.ScriptedLoadableModule")
-_ATTRIBUTES = ("app", "modules", "mrmlScene", "ScriptedLoadableModule", *SLICER)
+_MODULES = ("qt", "ctk", "slicer.ScriptedLoadableModule", "slicer.parameterNodeWrapper")
+_ATTRIBUTES = ("app", "modules", "mrmlScene", "ScriptedLoadableModule", "parameterNodeWrapper", *SLICER)
 _before: dict[str, Any] = {}
 
 
@@ -116,15 +152,17 @@ def start() -> Any:
     ):
         setattr(base, cls.__name__, cls)
     slicer.ScriptedLoadableModule = base
-    sys.modules.update(zip(_MODULES, (qt, ctk, base)))
+    slicer.parameterNodeWrapper = parameter_node.module()
+    sys.modules.update(zip(_MODULES, (qt, ctk, base, slicer.parameterNodeWrapper)))
     slicer.mrmlScene = slicer.vtkMRMLScene()
     slicer.app = _App()
-    slicer.modules = types.SimpleNamespace()
+    slicer.modules = modules(slicer.mrmlScene)
     return application
 
 
 def stop() -> None:
     """Take the stand-ins away again, and the modules that were imported with them.  Qt goes on."""
+    slicer.app.layoutManager().close()
     for name in _ATTRIBUTES:
         if name in _before:
             setattr(slicer, name, _before[name])
@@ -150,6 +188,7 @@ def open_module(name: str, path: Path) -> Any:
     QtWidgets.QVBoxLayout(parent)
     widget = getattr(module, name + "Widget")(parent)
     widget.setup()
+    parent.isEntered = True
     widget.enter()
     return widget
 
@@ -163,6 +202,43 @@ def process_events_until(condition: Callable[[], bool], seconds: float = 10.0) -
         QtWidgets.QApplication.processEvents(QtCore.QEventLoop.AllEvents, 20)
         time.sleep(0.005)
     return True
+
+
+@contextlib.contextmanager
+def appearance(font: float = 1.0, dark: bool = False) -> Iterator[None]:
+    """Show everything with a larger font, as a screen at 150 % does to layouts, and in a light or dark palette."""
+    application = QtWidgets.QApplication.instance()
+    before = application.font(), application.palette()
+    larger = application.font()
+    larger.setPointSizeF(before[0].pointSizeF() * font)
+    application.setFont(larger)
+    application.setPalette(_dark() if dark else _light())
+    try:
+        yield
+    finally:
+        application.setFont(before[0])
+        application.setPalette(before[1])
+
+
+def _light() -> Any:
+    return QtWidgets.QApplication.style().standardPalette()
+
+
+def _dark() -> Any:
+    """The colours of Slicer's dark style."""
+    palette = QtGui.QPalette(QtGui.QColor(53, 53, 53))
+    role, group = QtGui.QPalette.ColorRole, QtGui.QPalette.ColorGroup
+    for names, color in (
+        (("Window", "Button", "AlternateBase", "ToolTipBase"), QtGui.QColor(53, 53, 53)),
+        (("Base",), QtGui.QColor(38, 38, 38)),
+        (("WindowText", "Text", "ButtonText", "ToolTipText"), QtGui.QColor(240, 240, 240)),
+        (("Highlight", "Link"), QtGui.QColor(42, 130, 218)),
+    ):
+        for name in names:
+            palette.setColor(getattr(role, name), color)
+    for name in ("WindowText", "Text", "ButtonText"):
+        palette.setColor(group.Disabled, getattr(role, name), QtGui.QColor(128, 128, 128))
+    return palette
 
 
 def photograph(widget: Any, path: Path, width: int = 420) -> None:

@@ -21,7 +21,11 @@ class qMRMLWidget(QtWidgets.QWidget):
 
 
 class qMRMLNodeComboBox(QtWidgets.QComboBox):
-    """Lists the scene's nodes of its types, "None" first; follows nodes that are added, removed and renamed."""
+    """Lists the scene's nodes of its types, "None" first; follows nodes that are added, removed and renamed.
+
+    As in Slicer, hidden nodes are left out unless ``showHidden``; nodes of a type to which an attribute was added are
+    listed only with that attribute, and made with it; a selector without "None" takes another node when its own goes.
+    """
 
     currentNodeChanged = QtCore.Signal(object)
 
@@ -30,9 +34,14 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         self._scene = None
         self._observations: list[Any] = []
         self._current = None
-        self.node_types: list[str] = []
+        self._filling = False
+        self._attributes: dict[str, tuple[str, str]] = {}
+        self.nodeTypes: list[str] = []
         self.currentIndexChanged.connect(self._on_index)
         self.setEnabled(False)
+
+    def mrmlScene(self) -> Any:
+        return self._scene
 
     def setMRMLScene(self, scene: Any) -> None:
         for tag in self._observations:
@@ -40,33 +49,63 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         self._scene = scene
         self._observations = [
             scene.AddObserver(event, lambda *_: self._fill())
-            for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent)
+            for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
         ]
         self.setEnabled(True)
         self._fill()
 
+    def addAttribute(self, node_type: str, name: str, value: str) -> None:
+        self._attributes[node_type] = (name, value)
+        if self._scene is not None:
+            self._fill()
+
+    def addNode(self, node_type: str = "") -> Any:
+        """As the user's choice of "Create new": the node is selected."""
+        node_type = node_type or self.nodeTypes[0]
+        base = self.property("baseName") or node_type.removeprefix("vtkMRML").removesuffix("Node")
+        node = self._scene.CreateNodeByClass(node_type)
+        node.UnRegister(None)
+        node.SetName(self._scene.GenerateUniqueName(base))
+        if node_type in self._attributes:
+            node.SetAttribute(*self._attributes[node_type])
+        self._scene.AddNode(node)
+        self.setCurrentNode(node)
+        return node
+
     def _nodes(self) -> list[Any]:
         found = []
-        for node_type in self.node_types:
+        for node_type in self.nodeTypes:
+            name, value = self._attributes.get(node_type, (None, None))
             for index in range(self._scene.GetNumberOfNodesByClass(node_type)):
                 node = self._scene.GetNthNodeByClass(index, node_type)
                 is_child = node.GetClassName() != node_type
-                if not (is_child and self.property("showChildNodeTypes") is False) and not node.GetHideFromEditors():
+                hidden = node.GetHideFromEditors() and not self.property("showHidden")
+                if is_child and self.property("showChildNodeTypes") is False:
+                    continue
+                if not hidden and (name is None or node.GetAttribute(name) == value):
                     found.append(node)
         return found
 
     def _fill(self) -> None:
+        if self._filling:
+            return
+        self._filling = True
         chosen = self._current
         self.blockSignals(True)
         self.clear()
-        none = self.property("noneDisplay") or "None"
-        self.addItem(none)
+        if self.property("noneEnabled") is not False:
+            self.addItem(self.property("noneDisplay") or "None")
         for node in self._nodes():
             self.addItem(node.GetName(), node.GetID())
         index = self.findData(chosen.GetID()) if chosen is not None else 0
         self.setCurrentIndex(max(index, 0))
         self.blockSignals(False)
+        self._filling = False
         self._on_index()
+
+    def showPopup(self) -> None:
+        self._fill()
+        super().showPopup()
 
     def _on_index(self, *_: Any) -> None:
         node = self.currentNode()
@@ -79,6 +118,8 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         return self._scene.GetNodeByID(node_id) if node_id and self._scene is not None else None
 
     def setCurrentNode(self, node: Any) -> None:
+        if node is not None and self.findData(node.GetID()) < 0:
+            self._fill()
         self.setCurrentIndex(max(self.findData(node.GetID()), 0) if node is not None else 0)
 
 
@@ -86,6 +127,7 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
     """A titled section that folds."""
 
     _HEADER = 24
+    contentsCollapsed = QtCore.Signal(bool)
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -103,8 +145,11 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
         return self._collapsed
 
     def _set_collapsed(self, collapsed: bool) -> None:
+        changed = collapsed != self._collapsed
         self._collapsed = collapsed
         self._show_content()
+        if changed:
+            self.contentsCollapsed.emit(collapsed)
 
     text = QtCore.Property(str, _get_text, _set_text)
     collapsed = QtCore.Property(bool, _get_collapsed, _set_collapsed)
@@ -198,5 +243,5 @@ class QUiLoader(QtUiTools.QUiLoader):
         buffer.setData(ElementTree.tostring(tree))
         widget = super().load(buffer, parent)
         for name, types in node_types.items():
-            widget.findChild(qMRMLNodeComboBox, name).node_types = types
+            widget.findChild(qMRMLNodeComboBox, name).nodeTypes = types
         return widget

@@ -19,3 +19,25 @@ settings.load_profile("cyclereg")
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def application():
+    """The stand-in for the Slicer application, once for a file of tests."""
+    from panel_cases import host
+
+    yield host.start()
+    host.stop()
+
+
+@pytest.fixture
+def panel(application, tmp_path, monkeypatch):
+    """The open panel in an empty scene, its children played by ``panel.processes``, temporary files in ``tmp_path``."""
+    from panel_cases import open_panel, slicer
+
+    slicer.mrmlScene.Clear(0)
+    monkeypatch.setattr(slicer.app, "temporaryPath", str(tmp_path))
+    widget = open_panel(monkeypatch)
+    yield widget
+    widget.cleanup()
+    widget.parent.deleteLater()
