@@ -369,12 +369,15 @@ _MADE = "CycleReg.MadeForViews"
 
 
 def _state(scene: Any) -> Any:
-    return scene.GetSingletonNode(VIEWS_TAG, "vtkMRMLScriptedModuleNode")
+    node = scene.GetSingletonNode(VIEWS_TAG, "vtkMRMLScriptedModuleNode")
+    # Closing a scene empties the node and keeps it.
+    return node if node is not None and node.GetParameter("remembered") else None
 
 
 def _remember(scene: Any, layout: Any) -> Any:
     """The state node with what is about to be changed; it is saved with the scene, as the layout is."""
-    state = slicer.vtkMRMLScriptedModuleNode()
+    state = scene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
+    state.UnRegister(None)
     state.SetSingletonTag(VIEWS_TAG)
     state.SetName("CycleReg views")
     state.SetHideFromEditors(True)
