@@ -210,6 +210,9 @@ def test_words_follow_the_numbers() -> None:
     still = said_of(none, full, outcome("cycle alone", 0.0, length=0.01))
     assert "does it identify the right field?** No. " in still
     assert "next to zero" in still
+    hardly = said_of(none, full, outcome("cycle alone", -0.01, length=0.01, spread=0.0), outcome(UNREGISTERED, 0))
+    assert "identify the right field?** No. " in hardly
+    assert "In part: the error falls by" in said_of(none, full, outcome("cycle alone", -0.3))
     assert "further from the true field" in said_of(none, full, outcome("cycle alone", 0.4))
     assert "Yes, mostly" in said_of(none, full, outcome("cycle alone", -1.2))
     assert "Knowing the true fields is worth more" in said_of(none, full, outcome("supervised", -0.8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,4 +60,4 @@ def _command(arguments: argparse.Namespace) -> str:
     for name, usual in (("config", "ablation"), ("dimension", None), ("size", None), ("epochs", None), ("pairs", None)):
         if getattr(arguments, name) != usual:
             words += [f"--{name}", str(getattr(arguments, name))]
-    return " ".join([*words, "--test-pairs", str(arguments.test_pairs), "--seeds", str(arguments.seeds)])
+    return shlex.join([*words, "--test-pairs", str(arguments.test_pairs), "--seeds", str(arguments.seeds)])
