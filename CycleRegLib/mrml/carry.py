@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import slicer
+
 from .results import show_under
 
 
@@ -22,6 +24,7 @@ def carry_along(node: Any, transform_node: Any, name: str) -> Any:
     InputError
         If the node is under another non-linear transform.
     """
+    _let_segments_be_copied()
     scene = node.GetScene()
     copy = scene.AddNewNodeByClass(node.GetClassName(), scene.GenerateUniqueName(name))
     try:
@@ -38,3 +41,11 @@ def carry_along(node: Any, transform_node: Any, name: str) -> Any:
         scene.RemoveNode(copy)
         raise
     return copy
+
+
+def _let_segments_be_copied() -> None:
+    """Register the rules by which segments are copied, as Slicer's Segmentations module does; slicer-core has none."""
+    factory = slicer.vtkSegmentationConverterFactory.GetInstance()
+    if factory.ConstructRepresentationObjectByClass("vtkOrientedImageData") is None:
+        factory.RegisterConverterRule(slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule())
+        factory.RegisterConverterRule(slicer.vtkClosedSurfaceToBinaryLabelmapConversionRule())
