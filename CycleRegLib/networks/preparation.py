@@ -122,18 +122,28 @@ class GridRule:
         Three letters such as ``LPS``: the sides towards which the x, y and z indices grow.  The network grid takes
         those axes of the fixed image that lie nearest.  Without it the fixed image's own axes are kept.
         (In arrays, and for the network, the order is z, y, x.)
+    voxels
+        In place of size and spacing: cubic voxels, about so many in the fixed image's extent, for networks that do best
+        on grids of one size, whatever the image's; none shorter than half of the image's shortest.
 
     Raises
     ------
     InputError
-        For sizes or spacings that are not positive, or letters that name no three axes.
+        For sizes, spacings or numbers of voxels that are not positive, voxels beside a size or a spacing, or letters
+        that name no three axes.
     """
 
     size: tuple[int | None, ...] | None = None
     spacing: tuple[float | None, ...] | None = None
     orientation: str | None = None
+    voxels: int | None = None
 
     def __post_init__(self) -> None:
+        if self.voxels is not None and (type(self.voxels) is not int or self.voxels < 1 or self.size or self.spacing):
+            raise InputError(
+                "A network grid's number of voxels is a positive whole number, and has no size or spacing beside it; "
+                f"not {self.voxels!r}."
+            )
         for name in ("size", "spacing"):
             values = getattr(self, name)
             if values is None:
@@ -158,13 +168,14 @@ class GridRule:
     def from_dict(cls, values: Mapping[str, Any] | None) -> GridRule:
         """From ``to_dict``'s result; unknown names are refused with InputError."""
         values = {} if values is None else values
-        if not isinstance(values, Mapping) or not set(values) <= {"size", "spacing", "orientation"}:
-            raise InputError(f"A network grid is given by size, spacing and orientation, not by {values!r}.")
+        if not isinstance(values, Mapping) or not set(values) <= {"size", "spacing", "orientation", "voxels"}:
+            raise InputError(f"A network grid is given by size, spacing, orientation or voxels, not by {values!r}.")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; only what is stated."""
-        stated = {"size": self.size, "spacing": self.spacing, "orientation": self.orientation}
+        names = ("size", "spacing", "orientation", "voxels")
+        stated = {name: getattr(self, name) for name in names}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in stated.items() if v is not None}
 
     def describe(self) -> str:
@@ -174,6 +185,8 @@ class GridRule:
             parts.append("x".join("?" if v is None else str(v) for v in self.size) + " voxels")
         if self.spacing is not None:
             parts.append("x".join("?" if v is None else f"{v:.4g}" for v in self.spacing) + " mm")
+        if self.voxels is not None:
+            parts.append(f"about {self.voxels:,} cubic voxels in the fixed image's extent")
         text = " of ".join(parts)
         if self.orientation is not None:
             text = f"{text}, {self.orientation}" if text else self.orientation
@@ -202,6 +215,8 @@ class GridRule:
                     f"The checkpoint works on a {len(values)}D grid ({self.describe()}) but the image is {n}D."
                 )
         grid = _reoriented(fixed, self.orientation) if self.orientation and n == 3 else fixed
+        if self.voxels is not None:
+            return self._cubic(grid, max_voxels)
         stated = [(self.size or (None,) * n)[a] is not None for a in range(n)]
         size, spacing = [], []
         for axis in range(n):
@@ -219,6 +234,13 @@ class GridRule:
         if list(grid.size) == size and np.allclose(grid.spacing, spacing):
             return grid
         return _centred(grid, size, spacing)
+
+    def _cubic(self, grid: Grid, max_voxels: int | None) -> Grid:
+        extents = np.array(grid.size) * np.array(grid.spacing)
+        wanted = min(self.voxels, max_voxels or self.voxels)
+        step = max((np.prod(extents) / wanted) ** (1 / grid.dimension), 0.5 * min(grid.spacing))
+        size = [max(1, int(extent / step + 1e-9)) for extent in extents]
+        return _centred(grid, size, [float(extent / count) for extent, count in zip(extents, size)])
 
 
 def _reoriented(grid: Grid, orientation: str) -> Grid:

@@ -405,6 +405,19 @@ class TestGridRule:
         assert stated.place(grid).size == (512, 512, 60)
         assert np.prod(stated.place(grid, max_voxels=10_000).size) <= 10_000
 
+    def test_a_number_of_voxels_makes_them_cubic_and_keeps_the_extent(self) -> None:
+        grid = Grid((200, 150, 30), (1.0, 1.2, 6.0), (1.0, 2.0, 3.0), random_grid(4).direction)
+        rule = GridRule.from_dict(GridRule(voxels=1_000_000).to_dict())
+        placed = rule.place(grid)
+        assert 0.93e6 < np.prod(placed.size) <= 1e6
+        assert max(placed.spacing) / min(placed.spacing) < 1.02
+        assert np.allclose(np.array(placed.size) * placed.spacing, np.array(grid.size) * grid.spacing)
+        assert np.allclose(placed.center, grid.center)
+        assert np.prod(rule.place(grid, max_voxels=10_000).size) <= 10_000
+        # Small images are not blown up to millions of voxels.
+        assert min(GridRule(voxels=10**9).place(grid).spacing) >= 0.5
+        assert "1,000,000 cubic voxels" in rule.describe()
+
     def test_network_grid_reads_the_checkpoint(self, tmp_path: Path) -> None:
         rule = {"size": [32, 16, 16], "spacing": [1, 1, 1.5], "orientation": "AIL"}
         saved = write_checkpoint(tmp_path / "a.safetensors", "cyclemorph", {"forward": lively_state(1)}, grid=rule)
@@ -414,7 +427,16 @@ class TestGridRule:
 
     @pytest.mark.parametrize(
         "values",
-        [{"size": [1, 2]}, {"size": [0, 1, 1]}, {"spacing": ["a", 1, 1]}, {"orientation": "LRS"}, {"shape": [1, 1, 1]}],
+        [
+            {"size": [1, 2]},
+            {"size": [0, 1, 1]},
+            {"spacing": ["a", 1, 1]},
+            {"orientation": "LRS"},
+            {"shape": [1, 1, 1]},
+            {"voxels": 0},
+            {"voxels": 1.5},
+            {"voxels": 1000, "size": [8, 8, 8]},
+        ],
     )
     def test_refusals(self, values: dict) -> None:
         with pytest.raises(InputError):
