@@ -86,7 +86,7 @@ class LayoutManager:
 
 def modules(scene: Any) -> types.SimpleNamespace:
     """``slicer.modules`` with the modules of Slicer whose logic the panel asks for, and what they add to a scene."""
-    application = slicer.vtkMRMLApplicationLogic()
+    application = slicer.vtkSlicerApplicationLogic()
     application.SetMRMLScene(scene)
     colors, plots = slicer.vtkSlicerColorLogic(), slicer.vtkSlicerPlotsLogic()
     for logic in (colors, plots):
@@ -95,6 +95,8 @@ def modules(scene: Any) -> types.SimpleNamespace:
     for node in (slicer.vtkMRMLColorLegendDisplayNode(), slicer.vtkMRMLMarkupsJsonStorageNode()):
         if scene.GetClassNameByTag(node.GetNodeTagName()) is None:
             scene.RegisterNodeClass(node)
+    # A logic does not keep the application's alive, so the lambdas do.
     return types.SimpleNamespace(
-        colors=types.SimpleNamespace(logic=lambda: colors), plots=types.SimpleNamespace(logic=lambda: plots)
+        colors=types.SimpleNamespace(logic=lambda _application=application: colors),
+        plots=types.SimpleNamespace(logic=lambda _application=application: plots),
     )
