@@ -23,6 +23,7 @@ class OutputsSection(Section):
     def setup(self) -> None:
         self._listed: list[Any] = []
         self._moving: Any = None
+        self.ui.carryList.visible = False
         self.ui.carryButton.connect("clicked(bool)", self.onCarryButton)
         self.ui.carryList.connect("itemChanged(QListWidgetItem*)", self._updateButton)
         self.ui.carryCollapsibleButton.connect("contentsCollapsed(bool)", self.refresh)
@@ -61,6 +62,7 @@ class OutputsSection(Section):
             item.setFlags(item.flags() | qt.Qt.ItemIsUserCheckable)
             item.setCheckState(qt.Qt.Checked if belongsTo(one, moving) else qt.Qt.Unchecked)
             self.ui.carryList.addItem(item)
+        self.ui.carryList.visible = bool(found)
         self._updateButton()
 
     def checked(self) -> list[Any]:
@@ -80,6 +82,8 @@ class OutputsSection(Section):
         transform = None if node is None else node.outputTransform
         if transform is None or transform.GetScene() is None or transform.GetTransformFromParent() is None:
             return _("Register first, or select a transform that holds a result.")
+        if not self._listed:
+            return _("The scene holds no segmentation and no markups to carry along.")
         if not self.checked():
             return _("Check a segmentation or markups that belong to the moving volume.")
         return None

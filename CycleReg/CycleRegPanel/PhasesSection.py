@@ -71,6 +71,7 @@ class PhasesSection(Section):
                 self.ui.phasesList.item(row).setCheckState(qt.Qt.Checked if volume in chosen else qt.Qt.Unchecked)
         finally:
             self._showing = False
+        self.ui.phasesList.visible = bool(listed)
         self.updateState(self.panel.running)
 
     def _onChecked(self, *_arguments: Any) -> None:

@@ -79,6 +79,9 @@ class ScriptedLoadableModuleWidget:
     def setup(self) -> None:
         return None
 
+    def onReload(self) -> None:
+        slicer.util.reloadScriptedModule(self.moduleName)
+
     def resourcePath(self, filename: str) -> str:
         folder = os.path.dirname(slicer.util.modulePath(self.moduleName))
         return os.path.join(folder, "Resources", filename)
@@ -180,17 +183,24 @@ def open_module(name: str, path: Path) -> Any:
     if folder not in sys.path:
         sys.path.append(folder)
     module = importlib.import_module(name)
-    entry = types.SimpleNamespace(path=str(path))
+    parent = SLICER["qMRMLWidget"]()
+    QtWidgets.QVBoxLayout(parent)
+    entry = types.SimpleNamespace(path=str(path), widgetRepresentation=lambda: parent)
     getattr(module, name)(entry)
     logging.info("opened %s", entry.title)
     setattr(slicer.modules, name.lower(), entry)
-    parent = SLICER["qMRMLWidget"]()
-    QtWidgets.QVBoxLayout(parent)
-    widget = getattr(module, name + "Widget")(parent)
-    widget.setup()
-    parent.isEntered = True
-    widget.enter()
-    return widget
+
+    def fill() -> Any:
+        """Make the module's widget, with the code as it was imported last; Slicer calls it on reload, too."""
+        widget = getattr(sys.modules[name], name + "Widget")(parent)
+        setattr(slicer.modules, name + "Widget", widget)
+        widget.setup()
+        parent.isEntered = True
+        widget.enter()
+        return widget
+
+    parent.reload = fill
+    return fill()
 
 
 def process_events_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:

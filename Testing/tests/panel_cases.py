@@ -18,6 +18,7 @@ UI = ROOT / "CycleReg" / "Resources" / "UI"
 PANEL = ROOT / "CycleReg" / "CycleRegPanel"
 
 sys.path.insert(0, str(ROOT / "Testing"))
+sys.path.append(str(MODULE.parent))
 
 try:
     import host
@@ -115,8 +116,6 @@ class FakeQuery:
 
 def open_panel(monkeypatch: Any) -> Any:
     """Open the module; ``processes`` and ``queries`` of the widget hold the children that it started."""
-    if str(MODULE.parent) not in sys.path:
-        sys.path.append(str(MODULE.parent))
     from CycleRegPanel import MethodSection
 
     queries: list[FakeQuery] = []

@@ -242,3 +242,46 @@ def test_colour_slices_are_registered_in_a_real_child_process(panel, tmp_path):
     found = sitk.GetArrayFromImage(mrml.image_from_volume_node(warped, colours=True))
     np.testing.assert_array_equal(found[0, 2:], sitk.GetArrayFromImage(moving)[:88, 3:103])
     assert {"NMSE, before and after", "SSIM, before and after"} <= set(results_shown(panel))
+
+
+def test_phases_are_registered_in_one_real_child_process(panel, tmp_path):
+    """Two bodies that were moved by 4 mm to either side."""
+    import CycleReg
+
+    panel.ui.fixedSelector.setCurrentNode(CycleReg.CycleRegTest._body("Fixed", np.zeros(3)))
+    shifts = {"Early": 4.0, "Late": -4.0}
+    panel.parameterNode.phases = [
+        CycleReg.CycleRegTest._body(name, np.array([shift, 0.0, 0.0])) for name, shift in shifts.items()
+    ]
+    choose(panel.ui.deviceComboBox, "cpu")
+    choose(panel.ui.affineComboBox, "none")
+    choose(panel.ui.methodComboBox, "preset:large")
+    panel.ui.phasesWarpedCheckBox.checked = False
+    panel.processFactory = None
+    panel.ui.phasesApplyButton.click()
+    assert panel.running, panel.ui.statusLabel.text
+    assert host.process_events_until(lambda: not panel.running, 120.0)
+    assert panel.ui.statusLabel.text.startswith("2 registered"), panel.ui.statusLabel.text
+    for name, shift in shifts.items():
+        transform = slicer.mrmlScene.GetFirstNodeByName(f"{name} to Fixed transform")
+        point = [0.0, 0.0, 0.0]
+        transform.GetTransformFromParent().TransformPoint((12.0, 0.0, 0.0), point)
+        assert point == pytest.approx((12.0 + shift, 0.0, 0.0), abs=1.5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_real_child_tells_of_devices_and_checkpoints(application, tmp_path):
+    from CycleRegPanel.Query import Query
+
+    answers, errors = [], []
+    bad = tmp_path / "weights.pth"
+    bad.write_bytes(b"nothing of the kind")
+    queries = [
+        Query(["devices", "--json"], answers.append, errors.append),
+        Query(["checkpoint", "info", str(bad), "--json"], answers.append, errors.append),
+    ]
+    assert host.process_events_until(lambda: len(answers) + len(errors) == 2, 60.0)
+    assert answers[0][-1]["id"] == "cpu"
+    assert str(bad) in errors[0]
+    for query in queries:
+        query.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from panel_cases import add_volume, choose, choose_pair, host, open_panel, slicer
+from panel_cases import add_volume, choose, choose_pair, host, slicer
 
 from CycleRegLib import mrml
 
@@ -157,27 +157,27 @@ def test_a_removed_volume_leaves_no_choice_behind(panel):
     assert panel.ui.applyButton.toolTip == "Select a fixed volume."
 
 
-def test_reload_brings_a_new_panel_with_the_same_choices(panel, monkeypatch):
+def test_reload_brings_new_code_and_the_same_choices(panel):
+    """By Slicer's own function, as its Reload button does."""
     choose_pair(panel)
-    change_everything(panel)
-    old = sys.modules["CycleRegPanel.Widget"]
-
-    def reload(self):
-        # As Slicer: the old panel is cleaned up, the module's own file is imported anew.
-        self.cleanup()
-        for name in ("CycleReg",):
-            del sys.modules[name]
-        self.reloaded = open_panel(monkeypatch)
-
-    base = slicer.ScriptedLoadableModule.ScriptedLoadableModuleWidget
-    monkeypatch.setattr(base, "onReload", reload, raising=False)
+    panel.ui.applyButton.click()
+    assert panel.running
+    for name, value in CHANGED.items():
+        panel.parameterNode.setValue(name, value)
     kept = {n: m for n, m in sys.modules.items() if n.split(".")[0] in ("CycleRegPanel", "CycleRegLib", "CycleReg")}
     try:
         panel.onReload()
-        assert sys.modules["CycleRegPanel.Widget"] is not old
-        assert values(panel.reloaded.parameterNode) == CHANGED
-        assert panel.reloaded.ui.fixedSelector.currentNode().GetName() == "Portal"
-        panel.reloaded.cleanup()
-        panel.reloaded.parent.deleteLater()
+        fresh = slicer.modules.CycleRegWidget
+        assert fresh is not panel
+        assert not panel.running
+        assert panel.processes[0].killed
+        for name in ("CycleReg", "CycleRegPanel.Widget", "CycleRegLib.methods"):
+            assert sys.modules[name] is not kept[name]
+        assert values(fresh.parameterNode) == CHANGED
+        assert fresh.ui.fixedSelector.currentNode().GetName() == "Portal"
+        # The old panel is gone for good: what happens in the new one does not reach it.
+        fresh.ui.smoothnessSpinBox.value = 9.0
+        assert panel.parameterNode is None
+        fresh.cleanup()
     finally:
         sys.modules.update(kept)
