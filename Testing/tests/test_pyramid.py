@@ -12,6 +12,7 @@ from network_cases import lively_network
 from scipy.ndimage import map_coordinates
 
 from CycleRegLib.methods import get_method
+from CycleRegLib.networks import pyramid
 from CycleRegLib.networks.pyramid import PyramidNetwork, doubled, expected_displacement, matching_cost
 
 SMALL = {
@@ -98,6 +99,25 @@ def test_the_search_alone_finds_a_shift_in_another_contrast() -> None:
         error = (flow[inner] - sign * torch.tensor(shift).view(3, 1, 1, 1)).norm(dim=0)
         assert error.median() < 1.8, error.median()
         assert error.mean() < 2.0, error.mean()
+
+
+def test_motion_beyond_the_search_is_seen_at_half_of_the_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    shift = torch.tensor([16.0, -12.0, 14.0])
+    generator = torch.Generator().manual_seed(3)
+    whole = sum(
+        F.interpolate(torch.rand((1, 1, n, n, n), generator=generator), size=(128,) * 3, mode="trilinear")
+        for n in (6, 12, 24)
+    )
+    fixed, moving = whole[..., 16:112, 12:108, 16:112], whole[..., 0:96, 24:120, 2:98]
+    errors = []
+    for least in (24, 1000):
+        monkeypatch.setattr(pyramid, "_LEAST_SIDE", least)
+        with torch.inference_mode():
+            flow = searching_network()(moving, fixed)[0]
+        inner = (0, slice(None), slice(8, -24), slice(20, -8), slice(8, -24))
+        errors.append(float((flow[inner] - shift.view(3, 1, 1, 1)).norm(dim=0).median()))
+    assert errors[0] < 0.5 * errors[1], errors
+    assert errors[0] < 6, errors
 
 
 def test_exchanging_the_images_exchanges_the_flows() -> None:
