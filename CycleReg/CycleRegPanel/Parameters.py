@@ -144,7 +144,7 @@ class Parameters:
             return _("The method {method} needs trained weights; choose a checkpoint.").format(method=method.title)
         if method.uses_checkpoint and self.checkpoint and not os.path.isfile(self.checkpoint):
             return _("The checkpoint {path} does not exist; choose another.").format(path=self.checkpoint)
-        if self.organSlices and self.fixedMask is None and self.movingMask is None:
+        if method.uses_checkpoint and self.organSlices and self.fixedMask is None and self.movingMask is None:
             return _("The slices that the masks show need a mask; select one, or switch the expert option off.")
         return None
 

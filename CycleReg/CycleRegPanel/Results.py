@@ -69,8 +69,9 @@ def fill(table: Any, summary: dict[str, Any]) -> None:
             item = qt.QTableWidgetItem(text)
             item.setToolTip(definition)
             table.setItem(row, column, item)
-    table.resizeColumnToContents(0)
-    table.resizeRowsToContents()
+    # Also later: the panel may be moved to a screen with larger letters.
+    table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
+    table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
 
 
 def _number(value: float | None, digits: int, unit: str = "") -> str:

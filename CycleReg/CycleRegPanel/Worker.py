@@ -106,8 +106,8 @@ class Worker:
             message = json.loads(line)
             stage, percent = str(message["stage"]), float(message["percent"])
         except (ValueError, KeyError, TypeError):
-            # The closing {"done": true, ...} and whatever else was printed.
-            if line:
+            # What else was printed; the closing {"done": true, ...} is said by the exit status as well.
+            if line and not line.startswith('{"done"'):
                 self.output.append(line)
                 self._onLog(line)
             return

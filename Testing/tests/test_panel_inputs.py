@@ -128,9 +128,14 @@ class TestCommandLine:
         assert (given.preset, given.method, given.checkpoint) == ("large", None, None)
         panel.cancel()
 
-    def test_slices_of_masks_need_a_mask(self, panel):
+    def test_slices_of_masks_need_a_mask(self, panel, tmp_path):
         choose_pair(panel)
         panel.ui.organSlicesCheckBox.checked = True
+        # The pair optimisation has no such option.
+        assert panel.ui.applyButton.enabled
+        (tmp_path / "weights.pth").touch()
+        choose(panel.ui.methodComboBox, "cyclemorph")
+        panel.ui.checkpointPathLineEdit.currentPath = str(tmp_path / "weights.pth")
         assert "need a mask" in panel.ui.applyButton.toolTip
 
 
