@@ -20,6 +20,8 @@ from .Section import Section
 from .Worker import CANCELLED, SUCCEEDED, Worker
 
 _TUMOR_NAME = re.compile(r"tumou?r|lesion", re.IGNORECASE)
+_MOST_ROWS = 11
+_UNLIMITED = 16777215  # Qt's own largest size
 SEGMENTS, LINES = "segments", "lines"
 _SELECTORS = (
     "Transform",
@@ -230,7 +232,7 @@ class MeasureSection(Section):
         table, labels = self.ui.measurePairsTable, self._pairs.labels if self._pairs is not None else []
         errors = self._errors()
         rows = [[label, *errors.get(label, ["", ""])] for label in labels]
-        _fill(table, [_("Landmark"), _("TRE before (mm)"), _("TRE after (mm)")], rows)
+        _fill(table, [_("Landmark"), _("Before (mm)"), _("After (mm)")], rows)
         table.visible = bool(labels)
         self.ui.measureJumpButton.visible = bool(labels)
 
@@ -573,7 +575,7 @@ def _figure(value: float | None) -> str:
 
 
 def _fill(table: Any, heads: list[str], rows: list[list[Any]]) -> None:
-    """Show rows in a ``QTableWidget``, figures to the right; it is as high as its rows, up to ten of them."""
+    """Show rows in a ``QTableWidget``, figures to the right; about ten rows at once."""
     table.setColumnCount(len(heads))
     table.setHorizontalHeaderLabels(heads)
     table.setRowCount(len(rows))
@@ -586,10 +588,11 @@ def _fill(table: Any, heads: list[str], rows: list[list[Any]]) -> None:
                 item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             table.setItem(number, column, item)
     header = table.horizontalHeader()
+    header.setHighlightSections(False)
     for column in range(len(heads)):
         mode = qt.QHeaderView.ResizeToContents if column else qt.QHeaderView.Stretch
         header.setSectionResizeMode(column, mode)
-    table.resizeRowsToContents()
-    if rows:
-        # The head is a little higher than a row.
-        table.setFixedHeight(round((min(len(rows), 10) + 1.5) * table.rowHeight(0)))
+    table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+    # As high as its rows (see the .ui file), until there are too many of them.
+    table.setMaximumHeight(_UNLIMITED if len(rows) <= _MOST_ROWS else _MOST_ROWS * (table.rowHeight(0) + 2))
+    table.updateGeometry()

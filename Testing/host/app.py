@@ -137,8 +137,10 @@ _before: dict[str, Any] = {}
 
 def start() -> Any:
     """Start Qt and put the stand-ins in place, with a scene of their own.  Returns the ``QApplication``."""
-    application = QtWidgets.QApplication.instance() or QtWidgets.QApplication([])
-    application.setStyle("Fusion")
+    application = QtWidgets.QApplication.instance()
+    if application is None:
+        application = QtWidgets.QApplication([])
+        application.setStyle("Fusion")
     _before.update({name: getattr(slicer, name) for name in _ATTRIBUTES if hasattr(slicer, name)})
     qt = qt_module()
     qt.QUiLoader = QUiLoader
@@ -166,6 +168,8 @@ def start() -> Any:
 def stop() -> None:
     """Take the stand-ins away again, and the modules that were imported with them.  Qt goes on."""
     slicer.app.layoutManager().close()
+    # Panels that were closed wait for an event loop, which tests do not have.
+    QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)
     for name in _ATTRIBUTES:
         if name in _before:
             setattr(slicer, name, _before[name])

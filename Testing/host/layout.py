@@ -88,15 +88,14 @@ def modules(scene: Any) -> types.SimpleNamespace:
     """``slicer.modules`` with the modules of Slicer whose logic the panel asks for, and what they add to a scene."""
     application = slicer.vtkSlicerApplicationLogic()
     application.SetMRMLScene(scene)
-    colors, plots = slicer.vtkSlicerColorLogic(), slicer.vtkSlicerPlotsLogic()
-    for logic in (colors, plots):
-        logic.SetMRMLApplicationLogic(application)
-        logic.SetMRMLScene(scene)
+    colors, plots = slicer.vtkMRMLColorLogic(), slicer.vtkSlicerPlotsLogic()
+    # Slicer's colour tables; those that it reads from its own files are not here.
+    colors.SetMRMLScene(scene)
+    plots.SetMRMLApplicationLogic(application)
+    plots.SetMRMLScene(scene)
     for node in (slicer.vtkMRMLColorLegendDisplayNode(), slicer.vtkMRMLMarkupsJsonStorageNode()):
         if scene.GetClassNameByTag(node.GetNodeTagName()) is None:
             scene.RegisterNodeClass(node)
-    # A logic does not keep the application's alive, so the lambdas do.
-    return types.SimpleNamespace(
-        colors=types.SimpleNamespace(logic=lambda _application=application: colors),
-        plots=types.SimpleNamespace(logic=lambda _application=application: plots),
-    )
+    # A logic keeps neither the application's logic nor the colours' alive, so the lambda does.
+    held = (application, colors)
+    return types.SimpleNamespace(plots=types.SimpleNamespace(logic=lambda _held=held: plots))

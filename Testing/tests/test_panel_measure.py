@@ -342,7 +342,7 @@ class TestMeasuring:
         select_landmarks(panel)
         panel.ui.measureButton.click()
         assert section(panel).measuring
-        section(panel).waitForCompletion()
+        section(panel).waitForCompletion(120_000)
         assert panel.ui.measureStatusLabel.text.startswith("Done.")
         assert shown(panel.ui.measurePairsTable)[0][2] == "1.000"
 

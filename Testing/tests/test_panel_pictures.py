@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from panel_cases import choose, choose_pair, host, write_results
+from measuring_cases import lists, register_known, tumors
+from panel_cases import choose, choose_pair, host, slicer, write_results
+
+from CycleRegLib import mrml
 
 _FOLDS = ("optionalInputs", "expert", "carry", "log", "phases")
 
@@ -33,6 +36,32 @@ def test_nothing_is_cut_off(panel, tmp_path, width, font, dark):
         last = table.visualItemRect(table.item(table.rowCount - 1, 0))
         assert last.bottom() <= table.viewport().height()
         assert table.horizontalHeader().length() == table.viewport().width()
+
+
+@pytest.mark.parametrize(("width", "font", "dark"), [(360, 1.0, True), (420, 1.5, False)])
+def test_nothing_of_views_and_measurements_is_cut_off(panel, tmp_path, width, font, dark):
+    """Landmarks, segments and figures shown, and once more with the lines of a tumour instead of segments."""
+    with host.appearance(font, dark):
+        for name in ("inputs", "method", "outputs"):
+            getattr(panel.ui, f"{name}CollapsibleButton").collapsed = True
+        for name in ("views", "measure"):
+            getattr(panel.ui, f"{name}CollapsibleButton").collapsed = False
+        done = register_known()
+        volumes = [slicer.mrmlScene.GetFirstNodeByName(name) for name in "AB"]
+        nodes = [*lists(), *tumors()]
+        mrml.evaluate(*volumes, done.transform, *nodes, outputChart=True)
+        for section in panel.sections:
+            section.onResult(done)
+        for name, node in zip(("FixedLandmarks", "MovingLandmarks", "FixedSegmentation", "MovingSegmentation"), nodes):
+            getattr(panel.ui, f"measure{name}Selector").setCurrentNode(node)
+        for kind in ("segments", "lines"):
+            choose(panel.ui.measureTumorComboBox, kind)
+            host.photograph(panel.parent, tmp_path / f"{kind}.png", width)
+            _check_room(panel)
+            for table, rows in ((panel.ui.measurePairsTable, 4), (panel.ui.measureTable, 7)):
+                last = table.visualItemRect(table.item(rows - 1, 0))
+                assert last.bottom() <= table.viewport().height()
+                assert table.horizontalHeader().length() == table.viewport().width()
 
 
 def _check_room(panel: Any) -> None:
