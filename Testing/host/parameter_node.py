@@ -12,6 +12,7 @@ As Slicer documents and does it (Developer Guide, "Parameter nodes"):
 
 from __future__ import annotations
 
+import sys
 import types
 import typing
 import weakref
@@ -259,7 +260,9 @@ class _Wrapper:
         self._tag = parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: me() and me()._recall())
 
     def __del__(self) -> None:
-        self.parameterNode.RemoveObserver(self._tag)
+        # VTK may be gone before this when Python ends.
+        if not sys.is_finalizing():
+            self.parameterNode.RemoveObserver(self._tag)
 
     def _recall(self) -> None:
         """Read everything; what the node lacks, as after a scene was closed, is written with its default."""
