@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import weakref
 from typing import Any
 from xml.etree import ElementTree
 
+import shiboken6
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
 from .pythonqt import with_manners
@@ -47,8 +49,16 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         for tag in self._observations:
             self._scene.RemoveObserver(tag)
         self._scene = scene
+        # The scene outlives selectors, and must not keep them, nor call those that Qt has deleted.
+        me = weakref.ref(self)
+
+        def changed(*_: Any) -> None:
+            selector = me()
+            if selector is not None and shiboken6.isValid(selector):
+                selector._fill()
+
         self._observations = [
-            scene.AddObserver(event, lambda *_: self._fill())
+            scene.AddObserver(event, changed)
             for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
         ]
         self.setEnabled(True)
