@@ -133,6 +133,8 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
 _MODULES = ("qt", "ctk", "slicer.ScriptedLoadableModule", "slicer.parameterNodeWrapper")
 _ATTRIBUTES = ("app", "modules", "mrmlScene", "ScriptedLoadableModule", "parameterNodeWrapper", *SLICER)
 _before: dict[str, Any] = {}
+# Scenes of hosts that were stopped, kept for as long as Python runs.
+_ended: list[Any] = []
 
 
 def start() -> Any:
@@ -170,6 +172,11 @@ def stop() -> None:
     slicer.app.layoutManager().close()
     # Panels that were closed wait for an event loop, which tests do not have.
     QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)
+    # A scene that Python collects tells its observers so, in the middle of the collection, when they are half gone.
+    scene = slicer.mrmlScene
+    scene.Clear(1)
+    scene.RemoveAllObservers()
+    _ended.append(scene)
     for name in _ATTRIBUTES:
         if name in _before:
             setattr(slicer, name, _before[name])
