@@ -140,7 +140,7 @@ _METHODS = {
             advice="A result in a second or two, or a start for the pair optimisation where motion is large.",
             paper="CycleReg's own; after MIND-SSC (Heinrich et al. 2013), PWC-Net (Sun et al. 2018), ConvexAdam "
             "(Siebert et al. 2021) and SynthMorph (Hoffmann et al. 2022)",
-            needs_checkpoint=True,
+            needs_checkpoint=False,
             dimensions=(3,),
             directions="one pass gives both, each from the other by exchanging the images",
             normalisation="percentile:0.5,99.5",
@@ -149,6 +149,7 @@ _METHODS = {
             recipe="pyramid",
             network=".networks.pyramid:PyramidNetwork",
             key_signature=("encoder.0.0.", "levels.0.layers.", "levels.0.head."),
+            shipped="pyramid.safetensors",
         ),
         Method(
             id="cyclemorph",

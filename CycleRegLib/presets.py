@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .errors import InputError
-from .methods import DEFAULT_METHOD, get_method
+from .methods import DEFAULT_METHOD
 
 if TYPE_CHECKING:
     from .optimize import Settings
 
 PRESETS = ("fast", "accurate", "large")
 DEFAULT_PRESET = "accurate"
-# A network that comes with its weights; used by presets once it is there.
-_SHIPPED_NETWORK = "pyramid"
-_FAST_VOXELS = 1_000_000
+# A quarter of the steps takes most of the error off in a fraction of the time; without a GPU the network that ships is
+# neither faster nor better (Testing/benchmarks/results/shipped_checkpoint.md).
+_FAST_STEPS, _FAST_VOXELS = 0.25, 2_000_000
 _LARGE_VOXELS = 3_000_000
 
 
@@ -38,6 +38,8 @@ class Preset:
         See :func:`CycleRegLib.registration.register`; what is asked for besides is added.
     max_voxels
         Largest grid of the pair optimisation; None is its default.
+    steps
+        Share of the pair optimisation's usual steps.
     """
 
     id: str
@@ -46,23 +48,22 @@ class Preset:
     method: str = DEFAULT_METHOD
     refine_steps: int = 0
     max_voxels: int | None = None
+    steps: float = 1.0
 
     def settings(self) -> Settings:
         """The numbers of the pair optimisation."""
         # Needs PyTorch, which is not there yet when the panel lists the presets.
         from .optimize import Settings
 
-        return Settings() if self.max_voxels is None else dataclasses.replace(Settings(), max_voxels=self.max_voxels)
+        usual = Settings()
+        stages = tuple(dataclasses.replace(s, steps=max(1, round(self.steps * s.steps))) for s in usual.stages)
+        return dataclasses.replace(usual, stages=stages, max_voxels=self.max_voxels or usual.max_voxels)
 
 
 def list_presets() -> list[Preset]:
     """Every preset, in the order in which they are shown."""
-    if get_method(_SHIPPED_NETWORK).shipped:
-        text = "A network that comes with CycleReg: a second or two, any contrast."
-        fast = Preset("fast", "Fast", text, _SHIPPED_NETWORK)
-    else:
-        text = "The pair optimisation on a coarse grid: a few seconds, for a first look."
-        fast = Preset("fast", "Fast", text, max_voxels=_FAST_VOXELS)
+    text = "The pair optimisation in a quarter of the steps: a few seconds, for a first look."
+    fast = Preset("fast", "Fast", text, max_voxels=_FAST_VOXELS, steps=_FAST_STEPS)
     text = "The pair optimisation: the best that ships, any contrast, below a minute for most volumes."
     accurate = Preset("accurate", "Accurate", text)
     text = "The pair optimisation with less memory and time, for volumes such as 512 x 512 x 200."

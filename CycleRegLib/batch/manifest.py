@@ -317,6 +317,9 @@ class _Checker:
         if len(self.problems) == before:
             for column, text in _combinations(arguments):
                 self._add(row, column, text)
+        if len(self.problems) == before and arguments["checkpoint"] is None:
+            # Named, so that its contents count in the pair's fingerprint, and a worker reads it once.
+            arguments["checkpoint"] = _shipped(arguments)
         return PairSpec(name, arguments, row) if len(self.problems) == before else None
 
     def _cell(self, column: str, cell: Any) -> Any:
@@ -348,6 +351,15 @@ class _Checker:
                     read_checkpoint(a["checkpoint"], method_of(a["method"], a["preset"]), a["backward_checkpoint"])
                 except InputError as error:
                     self._add(spec.row, "checkpoint", str(error))
+
+
+def _shipped(arguments: Mapping[str, Any]) -> str | None:
+    """The weights that come with the method, if any."""
+    from ..methods import get_method
+    from ..presets import method_of
+
+    path = get_method(method_of(arguments["method"], arguments["preset"])).shipped_checkpoint()
+    return None if path is None else str(path)
 
 
 def _combinations(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -31,8 +31,8 @@ from CycleRegLib.registration import RegistrationResult, register
 
 RESULTS = Path(__file__).parent / "results"
 # Parts of the optimisation's own number of steps, and steps after the network.
-SHARES = (0.25, 0.5, 1.0, 2.0)
-STEPS = (16, 32, 64, 128)
+SHARES = (0.25, 0.5, 1.0)
+STEPS = (8, 32)
 WANTED_RATIO, WANTED_SECONDS = 0.5, 3.0
 
 
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--ct-labels", required=True)
     parser.add_argument("--brain", required=True)
     parser.add_argument("--checkpoint", help="other weights than the shipped ones")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[20, 21, 22])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[20, 21])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, default=RESULTS)

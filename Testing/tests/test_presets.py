@@ -33,6 +33,8 @@ def test_presets_are_methods_with_numbers():
         assert preset.summary.endswith(".")
         method = get_method(preset.method)
         assert not method.needs_checkpoint or method.shipped
+    fast, usual = get_preset("fast").settings(), get_preset("accurate").settings()
+    assert [stage.steps for stage in fast.stages] == [round(stage.steps / 4) for stage in usual.stages]
     assert get_preset("large").settings().max_voxels < get_preset("accurate").settings().max_voxels
 
 
