@@ -252,7 +252,7 @@ def test_it_can_be_printed(batch, page, tmp_path):
         pytest.skip("pdftotext reads the print")
     page.pdf(tmp_path / "print.pdf")
     text = subprocess.run(
-        ["pdftotext", "-layout", tmp_path / "print.pdf", "-"], capture_output=True, text=True, check=True
+        ["pdftotext", "-layout", tmp_path / "print.pdf", "-"], capture_output=True, encoding="utf-8", check=True
     ).stdout
     assert all(record["id"] in text for record in batch[1])
     assert "Find pairs" not in text
