@@ -486,7 +486,8 @@ class TestMethods:
         assert "cyclemorph" in ids
 
     def test_unknown_names_the_nearest_and_all(self) -> None:
-        with pytest.raises(InputError, match=r"no method 'CycleMorf'. Did you mean cyclemorph\?.*optimize, pyramid, cyclemorph"):
+        known = r"no method 'CycleMorf'. Did you mean cyclemorph\?.*optimize, pyramid, cyclemorph"
+        with pytest.raises(InputError, match=known):
             get_method("CycleMorf")
         with pytest.raises(InputError) as caught:
             get_method("zzz")
