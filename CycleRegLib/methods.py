@@ -144,7 +144,8 @@ _METHODS = {
             dimensions=(3,),
             directions="one pass gives both, each from the other by exchanging the images",
             normalisation="percentile:0.5,99.5",
-            grid_rule="the checkpoint's; the shipped one asks for about 2.2 million cubic voxels in the fixed image's extent",
+            grid_rule="the checkpoint's; the shipped one asks for about 2.2 million cubic voxels in the fixed image's "
+            "extent",
             trained_with="end-point error of every resolution, on synthetic pairs",
             recipe="pyramid",
             network=".networks.pyramid:PyramidNetwork",
