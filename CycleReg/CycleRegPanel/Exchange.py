@@ -4,89 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from typing import Any
 
-import slicer
-
+from .Folder import Folder
 from .Host import _
 from .Parameters import Parameters
-
-
-class Folder:
-    """A temporary folder for the files of one run."""
-
-    def __init__(self) -> None:
-        self.path = ""
-
-    def make(self) -> None:
-        """Make it.
-
-        Raises
-        ------
-        CycleRegLib.errors.InputError
-            If that is not possible; says what to do.
-        """
-        place = getattr(slicer.app, "temporaryPath", None) or tempfile.gettempdir()
-        try:
-            self.path = tempfile.mkdtemp(prefix="CycleReg-", dir=place)
-        except OSError as error:
-            raise _unwritable(place, error) from error
-
-    def file(self, name: str) -> str:
-        return os.path.join(self.path, name)
-
-    def writeImage(self, image: Any, name: str) -> str:
-        """Write a SimpleITK image; returns its path.
-
-        Raises
-        ------
-        CycleRegLib.errors.InputError
-            If there is no room, or no right to write; says what to do.
-        """
-        import SimpleITK as sitk
-
-        try:
-            # Uncompressed: the files live for one run, and compressing takes longer than writing.
-            sitk.WriteImage(image, self.file(name), False)
-        except (OSError, RuntimeError) as error:
-            raise _unwritable(self.path, error) from error
-        return self.file(name)
-
-    def writeTransform(self, transform: Any, reference: Any, name: str) -> str:
-        """Write a SimpleITK transform as a displacement field on the grid of ``reference``, or as its matrix."""
-        import SimpleITK as sitk
-
-        from CycleRegLib.fields import DisplacementField
-        from CycleRegLib.geometry import Grid
-
-        if not transform.IsLinear():
-            return self.writeImage(DisplacementField.from_transform(transform, Grid.of(reference)).to_image(), name)
-        path = os.path.splitext(self.file(name))[0] + ".tfm"
-        try:
-            sitk.WriteTransform(transform, path)
-        except (OSError, RuntimeError) as error:
-            raise _unwritable(self.path, error) from error
-        return path
-
-    def remove(self) -> None:
-        """Remove it; what a child that was just stopped still holds open is left to the system."""
-        if self.path:
-            shutil.rmtree(self.path, ignore_errors=True)
-            self.path = ""
-
-
-def _unwritable(folder: str, error: Exception) -> Exception:
-    from CycleRegLib.errors import InputError
-
-    reason = getattr(error, "strerror", None) or _("the disk is full, or may not be written to")
-    return InputError(
-        _(
-            "The volumes cannot be written to the temporary folder {folder} ({reason}). Make room there, or choose "
-            "another folder: menu Edit, Application Settings, Modules, Temporary directory."
-        ).format(folder=folder, reason=reason)
-    )
 
 
 class Exchange:

@@ -8,7 +8,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from .Exchange import Folder, ResultFiles, inputArguments, stageName
+from .Exchange import ResultFiles, inputArguments, stageName
+from .Folder import Folder
 from .Parameters import Parameters
 
 

@@ -1,9 +1,10 @@
 """The CycleReg module's own code: everything between Slicer's window and ``CycleRegLib``.
 
 ``Library`` finds the library, ``Host`` names what the module inherits from, ``Logic`` is the module's interface for
-scripts, ``ParameterNode`` what is saved with the scene, ``Parameters`` what a run needs, ``Exchange`` moves data
-between nodes and files, ``Worker`` runs the library in a child process (``Child``), ``Environment`` installs what is
-missing, ``Results`` fills the table, ``Widget`` is the panel.
+scripts, ``ParameterNode`` what is saved with the scene, ``Parameters`` what a run needs, ``Exchange``,
+``PhasesExchange`` and ``MeasureExchange`` move data between nodes and the files of a temporary ``Folder``, ``Worker``
+runs the library in a child process (``Child``), ``Environment`` installs what is missing, ``Results`` fills the table,
+``Widget`` is the panel.
 
 The panel and its sections
 --------------------------

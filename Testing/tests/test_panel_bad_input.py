@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
-import SimpleITK as sitk
-from panel_cases import add_volume, choose, choose_pair, number_of_nodes, slicer, write_results
+from panel_cases import add_volume, choose, choose_pair, slicer, write_results
 
 
 @pytest.fixture
@@ -95,36 +91,6 @@ def test_a_checkpoint_removed_from_disk(panel, tmp_path, messages):
     panel.ui.applyButton.click()
     assert panel.processes == []
     assert messages == [f"The checkpoint {weights} does not exist; choose another."]
-
-
-def test_a_full_disk(panel, tmp_path, messages, monkeypatch):
-    choose_pair(panel)
-    before = number_of_nodes()
-
-    def full(image, path, *_):
-        Path(path).write_bytes(b"half")
-        raise RuntimeError("NrrdImageIO: write failed")
-
-    monkeypatch.setattr(sitk, "WriteImage", full)
-    panel.ui.applyButton.click()
-    assert panel.processes == []
-    assert len(messages) == 1
-    assert "the disk is full" in messages[0]
-    assert "Temporary directory" in messages[0]
-    assert number_of_nodes() == before
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.skipif(os.name == "nt", reason="folders of Windows have no write permission to take away")
-def test_a_temporary_folder_that_is_not_there_or_read_only(panel, tmp_path, messages, monkeypatch):
-    choose_pair(panel)
-    monkeypatch.setattr(slicer.app, "temporaryPath", str(tmp_path / "absent"))
-    panel.ui.applyButton.click()
-    assert panel.processes == []
-    assert len(messages) == 1
-    assert "cannot be written to the temporary folder" in messages[0]
-    assert str(tmp_path / "absent") in messages[0]
-    assert panel.ui.applyButton.text == "Apply"
 
 
 def test_memory_that_ends_in_the_child_is_the_librarys_message(panel, messages, tmp_path):

@@ -330,13 +330,6 @@ class TestMeasuring:
         assert "The moving volume was removed from the scene" in messages[0]
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_temporary_folder_that_is_not_there_is_one_message(self, panel, done, messages, monkeypatch, tmp_path):
-        monkeypatch.setattr(slicer.app, "temporaryPath", str(tmp_path / "absent"))
-        panel.ui.measureButton.click()
-        assert panel.processes == []
-        assert len(messages) == 1
-        assert not section(panel).measuring
-
     def test_a_real_child_measures(self, panel, done):
         panel.processFactory = None
         select_landmarks(panel)
