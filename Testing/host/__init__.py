@@ -5,8 +5,11 @@ Real are: the module and its ``.ui`` file, MRML (slicer-core), ``slicer.util`` (
 
 ``pythonqt``  the modules ``qt`` and ``ctk``: PySide6 with PythonQt's manners
 ``widgets``   ``qMRMLWidget``, ``qMRMLNodeComboBox``, ``ctkCollapsibleButton``, ``ctkPathLineEdit``, and the UI loader
-``app``       ``slicer.app``, ``slicer.modules``, ``slicer.ScriptedLoadableModule``
-``parameter_node``  ``slicer.parameterNodeWrapper``
+``app``       ``slicer.app``, ``slicer.modules``, start and end of the whole
+``layout``    the layout manager, and the logic of Slicer's own modules
+``scripted_module``  ``slicer.ScriptedLoadableModule``
+``parameter_node``   ``slicer.parameterNodeWrapper``
+``sample_data``      the module ``SampleData``
 
 >>> import host                                              # doctest: +SKIP
 >>> host.start()
@@ -23,5 +26,14 @@ import os
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 from .app import appearance, open_module, photograph, process_events_until, start, stop
+from .sample_data import click as click_sample_data
 
-__all__ = ["appearance", "open_module", "photograph", "process_events_until", "start", "stop"]
+__all__ = [
+    "appearance",
+    "click_sample_data",
+    "open_module",
+    "photograph",
+    "process_events_until",
+    "start",
+    "stop",
+]

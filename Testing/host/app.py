@@ -1,16 +1,16 @@
-"""Stand-ins for ``slicer.app``, ``slicer.modules`` and ``slicer.ScriptedLoadableModule``."""
+"""Stand-ins for ``slicer.app`` and ``slicer.modules``, and the start and end of the whole host."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import logging
-import os
+import shutil
 import sys
 import tempfile
 import time
 import types
-import unittest
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -19,9 +19,9 @@ import slicer
 import slicer.util
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from . import parameter_node
+from . import parameter_node, sample_data, scripted_module
 from .layout import LayoutManager, modules
-from .pythonqt import qt_module
+from .pythonqt import qt_module, with_manners
 from .widgets import CTK, SLICER, QUiLoader
 
 
@@ -35,15 +35,18 @@ class _ModuleManager:
         return None
 
 
-class _App:
+class _Application(QtCore.QObject):
     """What the panel and ``slicer.util`` ask of ``slicer.app``; messages are logged instead of shown."""
 
     applicationName = "Slicer stand-in"
+    startupCompleted = QtCore.Signal()
 
     def __init__(self) -> None:
+        super().__init__()
         self.temporaryPath = tempfile.gettempdir()
         self._manager = _ModuleManager()
         self._layouts = LayoutManager(slicer.mrmlScene)
+        self._started = False
 
     def testingEnabled(self) -> bool:
         return True
@@ -57,81 +60,25 @@ class _App:
     def layoutManager(self) -> LayoutManager:
         return self._layouts
 
+    def commandOptions(self) -> types.SimpleNamespace:
+        return types.SimpleNamespace(noMainWindow=True)
 
-class ScriptedLoadableModule:
-    """As in Slicer: ``parent`` carries what the module says of itself."""
+    @contextlib.contextmanager
+    def startup(self) -> Iterator[None]:
+        """Modules are made inside; then all who asked until now are told that start-up is over.
 
-    def __init__(self, parent: Any) -> None:
-        self.parent = parent
-        self.moduleName = type(self).__name__
-
-
-class ScriptedLoadableModuleWidget:
-    """As in Slicer: the widget fills ``self.layout``; ``setup`` is called once by whoever made it."""
-
-    def __init__(self, parent: Any = None) -> None:
-        super().__init__()
-        self.moduleName = type(self).__name__.removesuffix("Widget")
-        self.developerMode = False
-        self.parent = parent
-        self.layout = parent.layout()
-
-    def setup(self) -> None:
-        return None
-
-    def onReload(self) -> None:
-        slicer.util.reloadScriptedModule(self.moduleName)
-
-    def resourcePath(self, filename: str) -> str:
-        folder = os.path.dirname(slicer.util.modulePath(self.moduleName))
-        return os.path.join(folder, "Resources", filename)
+        Tests start up once for every panel.  Who asked after the last time would never be told by Slicer, whose only
+        start-up was over by then, and is forgotten.
+        """
+        if self._started and self.receivers(QtCore.SIGNAL("startupCompleted()")):
+            self.startupCompleted.disconnect()
+        yield
+        self._started = True
+        self.startupCompleted.emit()
 
 
-class ScriptedLoadableModuleLogic:
-    """As in Slicer: one parameter node for the scene, or, if ``isSingletonParameterNode`` is false, any number."""
-
-    def __init__(self, parent: Any = None) -> None:
-        super().__init__()
-        self.moduleName = type(self).__name__.removesuffix("Logic")
-        self.isSingletonParameterNode = True
-
-    def getAllParameterNodes(self) -> list[Any]:
-        scene = slicer.mrmlScene
-        count = scene.GetNumberOfNodesByClass("vtkMRMLScriptedModuleNode")
-        nodes = (scene.GetNthNodeByClass(index, "vtkMRMLScriptedModuleNode") for index in range(count))
-        return [node for node in nodes if node.GetAttribute("ModuleName") == self.moduleName]
-
-    def getParameterNode(self) -> Any:
-        if self.isSingletonParameterNode:
-            node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
-            if node is not None:
-                # Closing a scene empties the node and keeps it.
-                node.SetAttribute("ModuleName", self.moduleName)
-                return node
-        else:
-            for node in self.getAllParameterNodes():
-                return node
-        return slicer.mrmlScene.AddNode(self.createParameterNode())
-
-    def createParameterNode(self) -> Any:
-        node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
-        node.UnRegister(None)
-        if self.isSingletonParameterNode:
-            node.SetSingletonTag(self.moduleName)
-        node.SetAttribute("ModuleName", self.moduleName)
-        node.SetName(slicer.mrmlScene.GenerateUniqueName(self.moduleName))
-        return node
-
-
-class ScriptedLoadableModuleTest(unittest.TestCase):
-    """As in Slicer; messages are logged."""
-
-    def delayDisplay(self, message: str, msec: int = 0) -> None:
-        logging.info(message)
-
-
-_MODULES = ("qt", "ctk", "slicer.ScriptedLoadableModule", "slicer.parameterNodeWrapper")
-_ATTRIBUTES = ("app", "modules", "mrmlScene", "ScriptedLoadableModule", "parameterNodeWrapper", *SLICER)
+_MODULES = ("qt", "ctk", "SampleData", "slicer.ScriptedLoadableModule", "slicer.parameterNodeWrapper")
+_ATTRIBUTES = ("app", "modules", "mrmlScene", "selfTests", "ScriptedLoadableModule", "parameterNodeWrapper", *SLICER)
 _before: dict[str, Any] = {}
 # Scenes of hosts that were stopped, kept for as long as Python runs.
 _ended: list[Any] = []
@@ -143,6 +90,7 @@ def start() -> Any:
     if application is None:
         application = QtWidgets.QApplication([])
         application.setStyle("Fusion")
+        _keep_settings_apart()
     _before.update({name: getattr(slicer, name) for name in _ATTRIBUTES if hasattr(slicer, name)})
     qt = qt_module()
     qt.QUiLoader = QUiLoader
@@ -150,21 +98,25 @@ def start() -> Any:
     for module, classes in ((ctk, CTK), (slicer, SLICER)):
         for name, cls in classes.items():
             setattr(module, name, cls)
-    base = types.ModuleType("slicer.ScriptedLoadableModule")
-    for cls in (
-        ScriptedLoadableModule,
-        ScriptedLoadableModuleWidget,
-        ScriptedLoadableModuleLogic,
-        ScriptedLoadableModuleTest,
-    ):
-        setattr(base, cls.__name__, cls)
-    slicer.ScriptedLoadableModule = base
+    slicer.ScriptedLoadableModule = scripted_module.module()
     slicer.parameterNodeWrapper = parameter_node.module()
-    sys.modules.update(zip(_MODULES, (qt, ctk, base, slicer.parameterNodeWrapper)))
+    stand_ins = (qt, ctk, sample_data.module(), slicer.ScriptedLoadableModule, slicer.parameterNodeWrapper)
+    sys.modules.update({module.__name__: module for module in stand_ins})
     slicer.mrmlScene = slicer.vtkMRMLScene()
-    slicer.app = _App()
+    slicer.app = with_manners(_Application)()
     slicer.modules = modules(slicer.mrmlScene)
+    slicer.modules.sampleDataSources = {}
     return application
+
+
+def _keep_settings_apart() -> None:
+    """Settings of the user, as of Slicer's developer mode, are neither read nor written."""
+    folder = tempfile.mkdtemp(prefix="cyclereg-host-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    QtCore.QSettings.setDefaultFormat(QtCore.QSettings.IniFormat)
+    QtCore.QSettings.setPath(QtCore.QSettings.IniFormat, QtCore.QSettings.UserScope, folder)
+    QtCore.QCoreApplication.setOrganizationName("CycleReg")
+    QtCore.QCoreApplication.setApplicationName(_Application.applicationName)
 
 
 def stop() -> None:
@@ -189,7 +141,11 @@ def stop() -> None:
 
 
 def open_module(name: str, path: Path) -> Any:
-    """Load the scripted module at ``path`` as Slicer does, and open its panel; returns the module's widget object."""
+    """Load the scripted module at ``path`` as Slicer does when it starts, and open its panel.
+
+    Returns the module's widget object; the module itself is ``slicer.modules.<name in lower case>``, its entry
+    ``slicer.modules.<name>Instance``.
+    """
     folder = str(path.parent)
     if folder not in sys.path:
         sys.path.append(folder)
@@ -197,9 +153,10 @@ def open_module(name: str, path: Path) -> Any:
     parent = SLICER["qMRMLWidget"]()
     QtWidgets.QVBoxLayout(parent)
     entry = types.SimpleNamespace(path=str(path), widgetRepresentation=lambda: parent)
-    getattr(module, name)(entry)
+    with slicer.app.startup():
+        setattr(slicer.modules, name.lower(), entry)
+        setattr(slicer.modules, f"{name}Instance", getattr(module, name)(entry))
     logging.info("opened %s", entry.title)
-    setattr(slicer.modules, name.lower(), entry)
 
     def fill() -> Any:
         """Make the module's widget, with the code as it was imported last; Slicer calls it on reload, too."""
@@ -234,6 +191,12 @@ def appearance(font: float = 1.0, dark: bool = False) -> Iterator[None]:
     larger.setPointSizeF(before[0].pointSizeF() * font)
     application.setFont(larger)
     application.setPalette(_dark() if dark else _light())
+    if dark:
+        # Fusion draws the frame of a check box in a darker shade of the window's colour, here as dark as its inside.
+        framed = _dark()
+        framed.setColor(QtGui.QPalette.ColorRole.Window, QtGui.QColor(190, 190, 190))
+        for name in ("QCheckBox", "QAbstractItemView"):
+            application.setPalette(framed, name)
     try:
         yield
     finally:
