@@ -268,6 +268,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--output", required=True, metavar="DIR")
     sample.add_argument("--seed", type=_seed, default=0, metavar="N", help="0 (default) or more; varies the anatomy")
     sample.add_argument("--scale", type=_scale, default=1.0, metavar="S", help=_SCALE_HELP)
+    sample.add_argument("--progress", default="bar", choices=STYLES)
 
     demo = commands.add_parser("demo", help="register and measure the sample pair, with pictures, report and scene")
     demo.add_argument("--output", required=True, metavar="DIR")

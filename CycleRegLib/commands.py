@@ -356,7 +356,8 @@ def sample(arguments: argparse.Namespace) -> None:
     folder = make_folder(arguments.output, "sample data")
     if any(folder.iterdir()):
         raise InputError(f"The folder {folder} is not empty. Give a new one, so that nothing in it is replaced.")
-    for name, path in write_sample(folder, seed=arguments.seed, scale=arguments.scale).items():
+    paths = write_sample(folder, arguments.seed, arguments.scale, make_progress(arguments.progress))
+    for name, path in paths.items():
         print(f"{name.replace('_', ' '):<20} {path}")
 
 

@@ -21,8 +21,19 @@ from .outputs import OutputTransaction
 from .phantom_anatomy import Anatomy
 from .phantom_shapes import Shape, rotation
 from .phantom_tissues import ARTERIAL, PORTAL, tissues_of
+from .progress import Progress
 from .segmentations import Segment, Segmentation, write_segmentation
 
+#: What :func:`write_sample` writes: names of its result to names of files.
+SAMPLE_FILES = {
+    "fixed": "fixed.nrrd",
+    "moving": "moving.nrrd",
+    "fixed_landmarks": "fixed.mrk.json",
+    "moving_landmarks": "moving.mrk.json",
+    "fixed_segmentation": "fixed.seg.nrrd",
+    "moving_segmentation": "moving.seg.nrrd",
+    "true_transform": "true_transform.nrrd",
+}
 _COLORS = {
     "liver": (0.87, 0.51, 0.40),
     "tumor": (0.56, 0.93, 0.56),
@@ -117,7 +128,7 @@ def sample_grids(scale: float = 1.0) -> tuple[Grid, Grid]:
     return tuple(grid.with_size([round(n / scale) for n in grid.size]) for grid in (fixed, moving))
 
 
-def make_sample(seed: int = 0, scale: float = 1.0) -> Sample:
+def make_sample(seed: int = 0, scale: float = 1.0, progress: Progress | None = None) -> Sample:
     """Make the pair; the same ``seed`` gives the same numbers.
 
     Parameters
@@ -126,16 +137,23 @@ def make_sample(seed: int = 0, scale: float = 1.0) -> Sample:
         Varies small vessels, the random part of the motion, texture and noise.
     scale
         2 makes voxels twice as large along each axis: a small pair for tests.
+    progress
+        Called with the stage and the fraction done, 0 to 1.
     """
+    report = progress or (lambda stage, fraction: None)
+    report("anatomy", 0.0)
     anatomy, motion = Anatomy(seed), Motion(seed)
     fixed_grid, moving_grid = sample_grids(scale)
     fixed_points = _points(fixed_grid)
     displacement = motion.displacement(fixed_points)
     texture = _Texture(seed)
+    report("fixed image", 0.2)
     canvas = _Canvas(fixed_grid, fixed_points + displacement, displacement)
     fixed, fixed_segmentation = canvas.render(anatomy, PORTAL, texture, np.random.default_rng([seed, 4]))
+    report("moving image", 0.6)
     canvas = _Canvas(moving_grid, _points(moving_grid), None)
     moving, moving_segmentation = canvas.render(anatomy, ARTERIAL, texture, np.random.default_rng([seed, 5]))
+    report("landmarks", 0.95)
     labels = [landmark.name for landmark in anatomy.landmarks]
     notes = [landmark.description for landmark in anatomy.landmarks]
     moving_marks = np.array([landmark.point for landmark in anatomy.landmarks])
@@ -152,8 +170,10 @@ def make_sample(seed: int = 0, scale: float = 1.0) -> Sample:
     )
 
 
-def write_sample(folder: str | Path, seed: int = 0, scale: float = 1.0) -> dict[str, Path]:
-    """Write the pair into an existing folder, all files or none.
+def write_sample(
+    folder: str | Path, seed: int = 0, scale: float = 1.0, progress: Progress | None = None
+) -> dict[str, Path]:
+    """Write the pair into an existing folder, all files or none; arguments as :func:`make_sample`.
 
     Returns
     -------
@@ -167,25 +187,18 @@ def write_sample(folder: str | Path, seed: int = 0, scale: float = 1.0) -> dict[
     InputError
         If the folder is missing or cannot be written.
     """
-    folder = Path(folder)
-    names = {
-        "fixed": "fixed.nrrd",
-        "moving": "moving.nrrd",
-        "fixed_landmarks": "fixed.mrk.json",
-        "moving_landmarks": "moving.mrk.json",
-        "fixed_segmentation": "fixed.seg.nrrd",
-        "moving_segmentation": "moving.seg.nrrd",
-        "true_transform": "true_transform.nrrd",
-    }
-    paths = {key: folder / name for key, name in names.items()}
+    paths = {key: Path(folder) / name for key, name in SAMPLE_FILES.items()}
     with OutputTransaction() as out:
         staged = {key: out.path(path) for key, path in paths.items()}
-        sample = make_sample(seed, scale)
+        report = progress or (lambda stage, fraction: None)
+        sample = make_sample(seed, scale, lambda stage, fraction: report(stage, 0.9 * fraction))
+        report("write", 0.9)
         for side in ("fixed", "moving"):
             write_image(getattr(sample, side), staged[side])
             write_landmarks(getattr(sample, f"{side}_landmarks"), staged[f"{side}_landmarks"])
             write_segmentation(getattr(sample, f"{side}_segmentation"), staged[f"{side}_segmentation"])
         write_transform(sample.field, staged["true_transform"])
+    report("done", 1.0)
     return paths
 
 

@@ -138,3 +138,22 @@ class CycleRegLogic(ScriptedLoadableModuleLogic):
         from CycleRegLib import mrml
 
         return mrml.evaluate(*arguments, **keywords)
+
+    def loadSample(self, seed: int = 0, scale: float = 1.0) -> Any:
+        """Make a two-phase abdomen whose true motion is known, and load it; takes seconds, nothing is downloaded.
+
+        Parameters
+        ----------
+        seed
+            Another number is another patient.
+        scale
+            2 makes voxels twice as large along each axis.
+
+        Returns
+        -------
+        CycleRegLib.mrml.SampleNodes
+            ``fixed`` and ``moving`` volume, landmarks and segmentation of each.
+        """
+        from CycleRegLib import mrml
+
+        return mrml.make_sample_nodes(seed, scale)

@@ -19,6 +19,7 @@ from .nodes import (
 )
 from .pair_scene import load_inputs, write_pair_scene
 from .results import Column, show_under, write_table, write_transform, write_volume
+from .sample import SampleNodes, load_sample, make_sample_nodes
 from .scene import (
     ensure_scene,
     load_landmarks,
@@ -28,6 +29,7 @@ from .scene import (
     markups_node,
     read_scene,
     save_scene,
+    segmentation_node,
     use_linear_interpolation,
     volume_node,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "Job",
     "LandmarkPairs",
     "ProcessResult",
+    "SampleNodes",
     "TumorLines",
     "ensure_scene",
     "evaluate",
@@ -52,9 +55,11 @@ __all__ = [
     "landmarks_from_markups",
     "load_inputs",
     "load_landmarks",
+    "load_sample",
     "load_segmentation",
     "load_transform",
     "load_volume",
+    "make_sample_nodes",
     "markups_node",
     "mask_from_node",
     "pair_landmarks",
@@ -64,6 +69,7 @@ __all__ = [
     "read_scene",
     "save_scene",
     "segmentation_from_node",
+    "segmentation_node",
     "show_under",
     "summary_columns",
     "table_rows",

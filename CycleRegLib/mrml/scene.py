@@ -20,7 +20,7 @@ from ..images_2d import check_any
 from ..landmarks import LandmarkList, read_landmarks
 from ..outputs import OutputTransaction
 from ..planar import slice_image
-from ..segmentations import read_segmentation
+from ..segmentations import Segmentation, read_segmentation
 from .results import VECTOR_VOLUME, VOLUME, display_of, write_volume
 from .segments import fill_segmentation
 from .vtk_bridge import FLIP
@@ -127,6 +127,15 @@ def markups_node(landmarks: LandmarkList, name: str) -> Any:
     return node
 
 
+def segmentation_node(segmentation: Segmentation, name: str) -> Any:
+    """A new segmentation node; overlapping segments, names and colours are kept, a 2D one lies in the plane z = 0."""
+    scene = ensure_scene()
+    segmentation = segmentation.with_layers([slice_image(layer) for layer in segmentation.to_label_images()])
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(name))
+    fill_segmentation(node, segmentation)
+    return node
+
+
 # ---------------------------------------------------------------------- nodes from files
 
 
@@ -183,14 +192,7 @@ def load_segmentation(path: os.PathLike[str] | str, what: str = "segmentation") 
     InputError
         See :func:`CycleRegLib.segmentations.read_segmentation`.
     """
-    segmentation = read_segmentation(Path(path), what, flat=True)
-    segmentation = segmentation.with_layers([slice_image(layer) for layer in segmentation.to_label_images()])
-    scene = ensure_scene()
-    node = scene.AddNewNodeByClass(
-        "vtkMRMLSegmentationNode", scene.GenerateUniqueName(_name_of(Path(path), "segmentation"))
-    )
-    fill_segmentation(node, segmentation)
-    return node
+    return segmentation_node(read_segmentation(Path(path), what, flat=True), _name_of(Path(path), "segmentation"))
 
 
 def use_linear_interpolation(node: Any) -> None:

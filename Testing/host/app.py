@@ -20,7 +20,8 @@ import slicer.util
 from PySide6 import QtCore, QtGui, QtWidgets
 
 from . import parameter_node, sample_data, scripted_module
-from .layout import LayoutManager, modules
+from .layout import LayoutManager
+from .logics import Logics
 from .pythonqt import qt_module, with_manners
 from .widgets import CTK, SLICER, QUiLoader
 
@@ -45,7 +46,8 @@ class _Application(QtCore.QObject):
         super().__init__()
         self.temporaryPath = tempfile.gettempdir()
         self._manager = _ModuleManager()
-        self._layouts = LayoutManager(slicer.mrmlScene)
+        self.logics = Logics(slicer.mrmlScene)
+        self._layouts = LayoutManager(slicer.mrmlScene, self.logics.application)
         self._started = False
 
     def testingEnabled(self) -> bool:
@@ -56,6 +58,9 @@ class _Application(QtCore.QObject):
 
     def moduleManager(self) -> _ModuleManager:
         return self._manager
+
+    def applicationLogic(self) -> Any:
+        return self.logics.application
 
     def layoutManager(self) -> LayoutManager:
         return self._layouts
@@ -104,7 +109,7 @@ def start() -> Any:
     sys.modules.update({module.__name__: module for module in stand_ins})
     slicer.mrmlScene = slicer.vtkMRMLScene()
     slicer.app = with_manners(_Application)()
-    slicer.modules = modules(slicer.mrmlScene)
+    slicer.modules = slicer.app.logics.modules()
     slicer.modules.sampleDataSources = {}
     return application
 

@@ -1,15 +1,15 @@
-"""Stand-ins for Slicer's layout manager and for ``slicer.modules.*.logic()``, over Slicer's own MRML logic.
+"""A stand-in for Slicer's layout manager, over Slicer's own MRML logic.
 
-Real are the layout logic, which reads the layout's XML and makes its view nodes, the slice logics, which make the
-composite nodes and fit slices to volumes, and the logic of plots.  Only the widgets are missing.
+Real are the layout logic, which reads the layout's XML and makes its view nodes, and the slice logics, which make the
+composite nodes and fit slices to volumes.  Only the widgets are missing; ``rendering`` draws what they would show.
 """
 
 from __future__ import annotations
 
-import types
 from typing import Any
 
 import slicer
+import vtk
 
 
 class SliceWidget:
@@ -35,7 +35,8 @@ class SliceWidget:
 class LayoutManager:
     """As ``qMRMLLayoutManager``: makes a widget for every slice view of the layout that is shown, and keeps it."""
 
-    def __init__(self, scene: Any) -> None:
+    def __init__(self, scene: Any, application: Any) -> None:
+        self._application = application
         self.open(scene)
 
     def open(self, scene: Any) -> None:
@@ -44,6 +45,9 @@ class LayoutManager:
         self._layouts = slicer.vtkMRMLLayoutLogic()
         self._layouts.SetMRMLScene(scene)
         self._widgets: dict[str, SliceWidget] = {}
+        self._logics = vtk.vtkCollection()
+        # Displayable managers ask the application which slice logic a view has.
+        self._application.SetSliceLogics(self._logics)
         self._node = self._layouts.GetLayoutNode()
         self._tag = self._node.AddObserver("ModifiedEvent", lambda *_: self._make_widgets())
         self._node.SetViewArrangement(self._node.SlicerLayoutFourUpView)
@@ -58,6 +62,10 @@ class LayoutManager:
 
     def layoutLogic(self) -> Any:
         return self._layouts
+
+    def mrmlSliceLogics(self) -> Any:
+        """The logics of all slice views that were shown until now."""
+        return self._logics
 
     def sliceViewNames(self) -> list[str]:
         """The slice views of the layout that is shown."""
@@ -74,6 +82,7 @@ class LayoutManager:
             if name not in self._widgets:
                 scene = self._layouts.GetMRMLScene()
                 self._widgets[name] = SliceWidget(scene.GetSingletonNode(name, "vtkMRMLSliceNode"))
+                self._logics.AddItem(self._widgets[name].sliceLogic())
 
     def close(self) -> None:
         """Let go of the scene."""
@@ -81,21 +90,5 @@ class LayoutManager:
         for widget in self._widgets.values():
             widget.sliceLogic().SetMRMLScene(None)
         self._widgets.clear()
+        self._logics.RemoveAllItems()
         self._layouts.SetMRMLScene(None)
-
-
-def modules(scene: Any) -> types.SimpleNamespace:
-    """``slicer.modules`` with the modules of Slicer whose logic the panel asks for, and what they add to a scene."""
-    application = slicer.vtkSlicerApplicationLogic()
-    application.SetMRMLScene(scene)
-    colors, plots = slicer.vtkMRMLColorLogic(), slicer.vtkSlicerPlotsLogic()
-    # Slicer's colour tables; those that it reads from its own files are not here.
-    colors.SetMRMLScene(scene)
-    plots.SetMRMLApplicationLogic(application)
-    plots.SetMRMLScene(scene)
-    for node in (slicer.vtkMRMLColorLegendDisplayNode(), slicer.vtkMRMLMarkupsJsonStorageNode()):
-        if scene.GetClassNameByTag(node.GetNodeTagName()) is None:
-            scene.RegisterNodeClass(node)
-    # A logic keeps neither the application's logic nor the colours' alive, so the lambda does.
-    held = (application, colors)
-    return types.SimpleNamespace(plots=types.SimpleNamespace(logic=lambda _held=held: plots))

@@ -189,10 +189,10 @@ def test_the_self_test_passes_without_the_application():
 
 def test_a_pair_is_registered_in_a_real_child_process(panel, tmp_path):
     """From click to transform: a body that was moved by 6 mm."""
-    import CycleReg
+    from CycleRegPanel.SelfTest import body
 
-    fixed = CycleReg.CycleRegTest._body("Fixed", np.zeros(3))
-    moving = CycleReg.CycleRegTest._body("Moving", np.array([6.0, 0.0, 0.0]))
+    fixed = body("Fixed", np.zeros(3))
+    moving = body("Moving", np.array([6.0, 0.0, 0.0]))
     panel.ui.fixedSelector.setCurrentNode(fixed)
     panel.ui.movingSelector.setCurrentNode(moving)
     choose(panel.ui.deviceComboBox, "cpu")
@@ -246,13 +246,11 @@ def test_colour_slices_are_registered_in_a_real_child_process(panel, tmp_path):
 
 def test_phases_are_registered_in_one_real_child_process(panel, tmp_path):
     """Two bodies that were moved by 4 mm to either side."""
-    import CycleReg
+    from CycleRegPanel.SelfTest import body
 
-    panel.ui.fixedSelector.setCurrentNode(CycleReg.CycleRegTest._body("Fixed", np.zeros(3)))
+    panel.ui.fixedSelector.setCurrentNode(body("Fixed", np.zeros(3)))
     shifts = {"Early": 4.0, "Late": -4.0}
-    panel.parameterNode.phases = [
-        CycleReg.CycleRegTest._body(name, np.array([shift, 0.0, 0.0])) for name, shift in shifts.items()
-    ]
+    panel.parameterNode.phases = [body(name, np.array([shift, 0.0, 0.0])) for name, shift in shifts.items()]
     choose(panel.ui.deviceComboBox, "cpu")
     choose(panel.ui.affineComboBox, "none")
     choose(panel.ui.methodComboBox, "preset:large")
