@@ -7,7 +7,11 @@ what the type of the field tells, and because widgets would stay bound to a para
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Callable
+
+import qt
 
 PROPERTY = "SlicerParameterName"
 
@@ -62,13 +66,30 @@ class Bindings:
         for widget in list(vars(ui).values()):
             field = widget.property(PROPERTY)
             if field:
-                signal, read, write = _KINDS[widget.metaObject().className()]
+                kind = widget.metaObject().className()
+                signal, read, write = _KINDS[kind]
                 self._bound.append((field, widget, read, write))
-                widget.connect(signal, lambda *_, f=field, w=widget, r=read: self._onChanged(f, r(w)))
+                self._connect(widget, signal, field, widget, read)
+                if kind == "ctkPathLineEdit":
+                    # It tells of paths only that match its filters, so not that it was emptied; its own line does.
+                    for line in widget.findChildren(qt.QComboBox):
+                        self._connect(line, "editTextChanged(QString)", field, widget, read)
+
+    def _connect(self, sender: Any, signal: str, field: str, widget: Any, read: Callable[[Any], Any]) -> None:
+        sender.connect(signal, lambda *_: self._onChanged(field, read(widget)))
 
     def fields(self) -> list[str]:
         """The fields that a widget shows."""
         return [field for field, *_ in self._bound]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Write nothing meanwhile: for changes of a widget that are not the user's choice."""
+        before, self._showing = self._showing, True
+        try:
+            yield
+        finally:
+            self._showing = before
 
     def show(self) -> None:
         """Show what the parameter set says."""

@@ -110,7 +110,9 @@ class RunSection(Section):
         self._worker = Worker(self._onProgress, self._onEnd, process, self._log)
         self.ui.progressBar.value = 0
         if self.parameterNode is not None and self.parameterNode.checkpoint:
-            self.ui.checkpointPathLineEdit.addCurrentPathToHistory()
+            # The line shows the history's other paths in between.
+            with self.panel.bindings.paused():
+                self.ui.checkpointPathLineEdit.addCurrentPathToHistory()
         self.panel.updateState()
         self._worker.start(arguments)
 

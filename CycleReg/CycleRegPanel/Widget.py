@@ -30,7 +30,7 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.sections: list[Section] = []
         # Tests put a stand-in for qt.QProcess here.
         self.processFactory: Callable[[], Any] | None = None
-        self._bindings: Bindings | None = None
+        self.bindings: Bindings | None = None
 
     # ------------------------------------------------------------------ Slicer's life cycle
 
@@ -49,7 +49,7 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         for section in self.sections:
             section.setup()
-        self._bindings = Bindings(self.ui, lambda: self.parameterNode)
+        self.bindings = Bindings(self.ui, lambda: self.parameterNode)
         selector.connect("currentNodeChanged(vtkMRMLNode*)", self._onParameterSetChosen)
         for event, function in (
             (slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose),
@@ -139,7 +139,7 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onParametersModified(self, caller: Any = None, event: Any = None) -> None:
         if self.parameterNode is not None:
-            self._bindings.show()
+            self.bindings.show()
             for section in self.sections:
                 section.onParameterNodeModified()
         self.updateState()
