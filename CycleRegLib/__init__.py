@@ -6,8 +6,8 @@
 
 Layers, lowest first: ``errors``, ``geometry``; ``warp``, ``fields``; ``images``, ``outputs``; ``similarity``,
 ``affine``, ``working_grid``, ``optimize``; ``networks``, ``checkpoints``, ``methods``; ``planar``, ``images_2d``;
-``registration``; ``landmarks``, ``segmentations``, ``measures``, ``tumor``, ``evaluation``; ``pictures``, ``report``;
-``batch``; ``cli``.
+``registration``; ``landmarks``, ``segmentations``, ``measures``, ``tumor``,
+``drawn_tumor``, ``evaluation``; ``pictures``, ``report``; ``batch``; ``cli``.
 ``phantom`` makes the sample data.  Only ``mrml`` imports slicer and vtk.
 """
 
@@ -28,6 +28,7 @@ _PUBLIC = {
     "register": "registration",
     "RegistrationResult": "registration",
     "evaluate": "evaluation",
+    "DrawnDiameters": "drawn_tumor",
     "DisplacementField": "fields",
     "Grid": "geometry",
     "read_image": "images",

@@ -125,8 +125,8 @@ def add_series_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--progress", default="bar", choices=STYLES, help="how progress is shown (default bar)")
 
 
-def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
-    """Landmarks and segmentations to measure with."""
+def add_measure_arguments(parser: argparse.ArgumentParser, lines: bool = False) -> None:
+    """Landmarks and segmentations to measure with, and ``lines`` drawn across a tumour."""
     group = parser.add_argument_group("known anatomy to measure with")
     for side in ("fixed", "moving"):
         group.add_argument(
@@ -138,6 +138,15 @@ def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tumor-segment", metavar="NAME", help="segment measured as the tumour; by default the one called so"
     )
+    for side in ("fixed", "moving") if lines else ():
+        group.add_argument(
+            f"--{side}-tumor-lines",
+            nargs="+",
+            metavar=("LONG", "SHORT"),
+            help=f"the tumour's diameters drawn in the {side} image, in place of a segment: a file with the two ends "
+            "of the long one (a line markup .mrk.json, or .fcsv, .csv) and, where it was drawn, a file with those of "
+            "the short one",
+        )
 
 
 def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -208,7 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--inverse-transform", metavar="TI", help="for the round trip")
     evaluate.add_argument("--initial-transform", metavar="T0", help="what counts as 'before'; the identity otherwise")
     evaluate.add_argument("--mask", metavar="FM", help="region of the fixed image that image measures are taken over")
-    add_measure_arguments(evaluate)
+    add_measure_arguments(evaluate, lines=True)
     evaluate.add_argument("--json", metavar="OUT")
     evaluate.add_argument("--csv", metavar="OUT")
     evaluate.add_argument("--report", metavar="DIR", help="folder for report.html with pictures")

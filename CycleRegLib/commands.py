@@ -16,6 +16,7 @@ from .checkpoint_making import convert, create
 from .checkpoint_text import describe, describe_text
 from .checkpoints import read_checkpoint
 from .devices import list_memory, resolve_device
+from .drawn_tumor import DrawnDiameters, read_diameters
 from .errors import InputError
 from .evaluation import evaluate as evaluate_registration
 from .fields import DisplacementField
@@ -196,9 +197,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
             if path is not None:
                 out.claim(path)
         report = claim_report(arguments, out)
-        for kind in ("landmarks", "segmentation"):
-            if (getattr(arguments, f"fixed_{kind}") is None) != (getattr(arguments, f"moving_{kind}") is None):
+        for kind in ("landmarks", "segmentation", "tumor-lines"):
+            given = [getattr(arguments, f"{side}_{kind.replace('-', '_')}") for side in ("fixed", "moving")]
+            if (given[0] is None) != (given[1] is None):
                 raise InputError(f"Give --fixed-{kind} and --moving-{kind}, or neither.")
+        if arguments.fixed_tumor_lines is not None and arguments.tumor_segment is not None:
+            raise InputError("Give the tumour as --tumor-segment or by lines (--fixed-tumor-lines …), not both.")
         fixed, moving = (
             check_any(read_any_image(path, f"{side} image"), f"{side} image {path}")
             for side, path in (("fixed", arguments.fixed), ("moving", arguments.moving))
@@ -212,7 +216,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             inverse = DisplacementField.from_transform(back, Grid.of(moving))
         if arguments.initial_transform is not None:
             initial = read_transform(arguments.initial_transform, "initial transform", dimension)
-        known = read_known(arguments, flat)
+        known, lines = read_known(arguments, flat), read_tumor_lines(arguments, flat)
         mask = None if arguments.mask is None else read_label_image(arguments.mask, flat=flat)
         result = evaluate_registration(
             fixed,
@@ -224,6 +228,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             initial=initial,
             progress=make_progress(arguments.progress),
             **known,
+            **lines,
         )
         if arguments.json is not None:
             write_json({**result.to_dict(), **_provenance(arguments)}, out.path(arguments.json))
@@ -232,7 +237,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
         if report is not None:
             if result.landmarks is not None:
                 known.update(fixed_landmarks=result.landmarks.fixed, moving_landmarks=result.landmarks.moving)
-            pictures = render_pictures(fixed, moving, field, inverse=inverse, initial=initial, **known)
+            # The slices go through the tumour, as they do through one that is a segment.
+            point = lines["fixed_tumor_lines"].long.mean(axis=0) if lines else None
+            pictures = render_pictures(fixed, moving, field, inverse=inverse, initial=initial, point=point, **known)
             text = render_report(_provenance(arguments), result.to_dict(), pictures)
             out.path(report).write_text(text, encoding="utf-8")
     print(result.format_table(details=True))
@@ -260,6 +267,16 @@ def read_known(arguments: argparse.Namespace, flat: bool = False) -> dict[str, A
         if path is not None:
             known[f"{side}_segmentation"] = read_segmentation(path, flat=flat)
     return known
+
+
+def read_tumor_lines(arguments: argparse.Namespace, flat: bool = False) -> dict[str, DrawnDiameters]:
+    """The lines that the command line names, by their names in ``evaluate``; see :func:`read_known`."""
+    files = {side: getattr(arguments, f"{side}_tumor_lines") for side in ("fixed", "moving")}
+    return {
+        f"{side}_tumor_lines": read_diameters([os.path.expanduser(path) for path in paths], side, flat)
+        for side, paths in files.items()
+        if paths is not None
+    }
 
 
 def series(arguments: argparse.Namespace) -> None:
@@ -420,7 +437,8 @@ def input_paths(arguments: argparse.Namespace) -> list[str | None]:
     names = ["mask", "transform", "inverse_transform", "initial_transform", "checkpoint", "backward_checkpoint"]
     for side in ("fixed", "moving"):
         names += [side, f"{side}_mask", f"{side}_landmarks", f"{side}_segmentation"]
-    return [getattr(arguments, name, None) for name in names]
+    lines = [getattr(arguments, f"{side}_tumor_lines", None) or [] for side in ("fixed", "moving")]
+    return [*[getattr(arguments, name, None) for name in names], *lines[0], *lines[1]]
 
 
 def _provenance(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -10,6 +10,7 @@ units of single measures: :mod:`CycleRegLib.measures` and :mod:`CycleRegLib.tumo
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import SimpleITK as sitk
 
 from . import measures
 from .comparison import compare, there_and_back
+from .drawn_tumor import DrawnDiameters, compare_drawn
 from .errors import CycleRegWarning, InputError, is_about_this_pair
 from .evaluation_result import SIMILARITIES, Change, Evaluation, LabelScores, LandmarkErrors, Row, TumorComparison
 from .fields import DisplacementField
@@ -54,6 +56,8 @@ def evaluate(
     mask: sitk.Image | None = None,
     initial: sitk.Transform | DisplacementField | None = None,
     progress: Progress = None,
+    fixed_tumor_lines: DrawnDiameters | None = None,
+    moving_tumor_lines: DrawnDiameters | None = None,
 ) -> Evaluation:
     """Measure a registration.
 
@@ -82,12 +86,15 @@ def evaluate(
         What "before" is; the identity when left out.
     progress
         Called with a stage and the fraction done of the whole.
+    fixed_tumor_lines, moving_tumor_lines
+        The tumour's diameters drawn by hand: both or neither.  The tumour is then measured by them and by no segment,
+        and its volume is not known; not together with ``tumor_label``.
 
     Raises
     ------
     InputError
-        If an input cannot be used, a landmark lies outside its image or the field, the segmentations have nothing in
-        common, or the tumour that was asked for is missing or empty.
+        If an input cannot be used, a landmark or the end of a line lies outside its image, a landmark outside the
+        field, the segmentations have nothing in common, or the tumour that was asked for is missing or empty.
     """
     found: list[str] = []
     tell = progress or (lambda stage, fraction: None)
@@ -104,6 +111,10 @@ def evaluate(
         raise InputError("Segmentations are needed of both images: give a fixed and a moving one, or neither.")
     if tumor_label is not None and fixed_segmentation is None:
         raise InputError(f"The tumour {tumor_label!r} needs a fixed and a moving segmentation to be measured in.")
+    if (fixed_tumor_lines is None) != (moving_tumor_lines is None):
+        raise InputError("The lines of a tumour are needed in both images: give fixed and moving lines, or neither.")
+    if fixed_tumor_lines is not None and tumor_label is not None:
+        raise InputError(f"The tumour is given twice, as the segment {tumor_label!r} and as lines. Give one of them.")
     _check_dimensions(fixed, field, inverse, initial)
     flat = None
     if is_flat(fixed) or is_flat(moving):
@@ -119,6 +130,10 @@ def evaluate(
         fixed_segmentation, moving_segmentation = (
             None if labels is None else _laid_labels(flat, labels, side)
             for labels, side in ((fixed_segmentation, "fixed"), (moving_segmentation, "moving"))
+        )
+        fixed_tumor_lines, moving_tumor_lines = (
+            None if drawn is None else drawn.moved(functools.partial(flat.lay_points, side=side))
+            for drawn, side in ((fixed_tumor_lines, "fixed"), (moving_tumor_lines, "moving"))
         )
         mask = None if mask is None else flat.lay_image(mask, "fixed")
         fixed, moving = flat.lay_image(grey(fixed), "fixed"), flat.lay_image(grey(moving), "moving")
@@ -137,7 +152,10 @@ def evaluate(
         pair = _SegmentPairs(fixed_segmentation, moving_segmentation, warn)
         labels, bir_all = _label_scores(pair, start, on_grid, warn, lambda f: tell("segments", 0.1 + 0.4 * f))
         tell("tumour", 0.5)
-        tumor = _tumor(pair, tumor_label, on_grid, Grid.of(moving), warn)
+        if fixed_tumor_lines is None:
+            tumor = _tumor(pair, tumor_label, on_grid, Grid.of(moving), warn)
+    if fixed_tumor_lines is not None and moving_tumor_lines is not None:
+        tumor = compare_drawn(fixed_tumor_lines, moving_tumor_lines, field, grid, Grid.of(moving), warn)
 
     tell("similarity", 0.55)
     region = None if mask is None else sitk.GetArrayFromImage(check_mask(mask, grid, "mask")) != 0

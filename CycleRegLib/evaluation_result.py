@@ -65,6 +65,11 @@ class TumorComparison:
     moving: TumorSize | None
     warped: TumorSize | None
 
+    @property
+    def drawn(self) -> bool:
+        """Whether lines that somebody drew were measured, not segments."""
+        return self.fixed is not None and self.fixed.slice_axis < 0
+
     def numbers(self, quantity: str) -> dict[str, float | None]:
         """``major_mm``, ``minor_mm`` or ``volume_ml`` of the three, and moving - fixed and warped - fixed."""
         values = [None if size is None else getattr(size, quantity) for size in (self.fixed, self.moving, self.warped)]
@@ -79,7 +84,7 @@ class TumorComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, what :meth:`Evaluation.to_dict` has as ``tumor``."""
-        out: dict[str, Any] = {"name": self.name}
+        out: dict[str, Any] = {"name": self.name, "drawn": self.drawn}
         out.update({quantity: self.numbers(quantity) for quantity, _, _ in _TUMOR_QUANTITIES})
         out["diameters"] = {
             side: None if size is None else {"major": size.major_points, "minor": size.minor_points}
@@ -140,8 +145,9 @@ class Evaluation:
         ``hd95_mm``
         ``labels_mean``             the same and ``bir``, mean over the labels where they are defined
         ``bir``, ``bir_per_label``  of the whole label map; of every label
-        ``tumor``                   ``name``; ``major_mm``, ``minor_mm``, ``volume_ml``: fixed, moving, warped,
-                                    difference_before, difference_after; ``diameters``: end points in LPS mm
+        ``tumor``                   ``name``; whether its lines were ``drawn``, which have no volume; ``major_mm``,
+                                    ``minor_mm``, ``volume_ml``: fixed, moving, warped, difference_before,
+                                    difference_after; ``diameters``: end points in LPS mm
         ``jacobian``                folding_percent, mean, sd, sd_log, min, max, and the number of voxels left out of
                                     sd_log
         ``roundtrip_mm``            mean, sd, median, p95, max, of ``roundtrip_inside_percent`` of all voxels

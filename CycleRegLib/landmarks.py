@@ -165,7 +165,7 @@ def match_landmarks(
     return _match_by_order(fixed, moving, strict)
 
 
-def check_inside(landmarks: LandmarkList, grid: Grid, what: str = "image") -> None:
+def check_inside(landmarks: LandmarkList, grid: Grid, what: str = "image", kind: str = "landmarks") -> None:
     """Make sure that landmarks lie inside an image.
 
     Parameters
@@ -174,6 +174,8 @@ def check_inside(landmarks: LandmarkList, grid: Grid, what: str = "image") -> No
         The image's grid (3D).
     what
         What the image is called in the message, e.g. "fixed image".
+    kind
+        What the points are called there.
 
     Raises
     ------
@@ -185,14 +187,14 @@ def check_inside(landmarks: LandmarkList, grid: Grid, what: str = "image") -> No
     if not outside.any():
         return
     names = [label or f"number {i + 1}" for i, label in enumerate(landmarks.labels) if outside[i]]
-    message = f"{len(names)} of {len(landmarks)} landmarks lie outside the {what}: {_enumerate(names)}. "
+    message = f"{len(names)} of {len(landmarks)} {kind} lie outside the {what}: {_enumerate(names)}. "
     if grid.contains(landmarks.points * TO_LPS["RAS"]).all():
         message += (
             "With the signs of x and y changed all of them are inside, so the file is probably RAS but read as LPS "
             "(or the other way round); correct its coordinate system."
         )
     else:
-        message += "Check that the landmarks belong to this image and are in millimetres (LPS)."
+        message += f"Check that the {kind} belong to this image and are in millimetres (LPS)."
     raise InputError(message)
 
 

@@ -331,12 +331,14 @@ class _Report:
         rows = [
             row([text, *[number(tumor[key].get(c), 2, sign=c.startswith("difference")) for c in columns]])
             for key, text in quantities.items()
-            if isinstance(tumor.get(key), Mapping)
+            # Drawn lines have no volume, and perhaps no short diameter.
+            if isinstance(tumor.get(key), Mapping) and not (tumor.get("drawn") and tumor[key].get("fixed") is None)
         ]
         if not rows:
             return ""
         head = [escape(tumor.get("name") or ""), *columns.values()]
-        return _section(f"Tumour size{self.ref('tumor')}", table(head, rows))
+        mark = self.ref("tumor_drawn" if tumor.get("drawn") else "tumor")
+        return _section(f"Tumour size{mark}", table(head, rows))
 
     def overlap(self) -> str:
         known = {"dice": ("Dice", 3), "iou": ("IoU", 3), "hd95_mm": ("HD95, mm", 2), "bir": ("BIR", 3)}

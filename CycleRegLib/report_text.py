@@ -76,6 +76,11 @@ DEFINITIONS: dict[str, tuple[str, str]] = {
         "all slices; short diameter: the largest one perpendicular to it in that slice; both in mm. Volume in mL. "
         "Several parts: the largest.",
     ),
+    "tumor_drawn": (
+        "Tumour size",
+        "lengths in mm of the lines that were drawn as the tumour's long and short diameter in either image. Warped: "
+        "between the ends of the moving lines, carried onto the fixed image by the field.",
+    ),
     "folding": (
         "Folding, %",
         "share of voxels where the Jacobian determinant is zero or negative: there the field turns space over.",

@@ -52,6 +52,8 @@ class MeasureExchange:
                 add(f"--{side}-landmarks", f"{side}.mrk.json", write_landmarks, given[f"{side}_landmarks"])
             if f"{side}_segmentation" in given:
                 add(f"--{side}-segmentation", f"{side}.seg.nrrd", write_segmentation, given[f"{side}_segmentation"])
+            if f"{side}_tumor_lines" in given:
+                arguments += [f"--{side}-tumor-lines", *self._writeLines(side, given[f"{side}_tumor_lines"])]
         for name, option in (("field", "--transform"), ("inverse", "--inverse-transform")):
             if name in given:
                 arguments += [option, folder.writeImage(given[name].to_image(), f"{name}.nrrd")]
@@ -60,6 +62,18 @@ class MeasureExchange:
         if report:
             arguments += ["--report", report]
         return [*arguments, "--json", folder.file("evaluation.json"), "--progress", "json"]
+
+    def _writeLines(self, side: str, drawn: Any) -> list[str]:
+        """The tumour is called by the names of its files, as the images are."""
+        from CycleRegLib.landmarks import LandmarkList, write_landmarks
+
+        return [
+            self._folder.write(
+                f"{side}-{length}/{_fileName(drawn.name)}.mrk.json",
+                lambda path, ends=ends: write_landmarks(LandmarkList(["", ""], ends), path),
+            )
+            for length, ends in drawn.lines.items()
+        ]
 
     def readResults(self) -> Any:
         """Write the tables, plot and lines; returns ``CycleRegLib.mrml.EvaluationNodes``."""

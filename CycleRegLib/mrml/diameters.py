@@ -10,13 +10,12 @@ import numpy as np
 import vtk
 
 from ..colors import FIXED, MOVING
+from ..drawn_tumor import DrawnDiameters
 from ..errors import InputError
-from ..evaluation_result import TumorComparison
 from ..node_roles import INVERSE_ROLE
-from ..tumor import TumorSize, size_of_diameters
 from .nodes import landmarks_from_markups
 from .results import NewNodes, show_under
-from .vtk_bridge import FLIP, parents_of, transform_points
+from .vtk_bridge import FLIP, parents_of
 
 LINE = "vtkMRMLMarkupsLineNode"
 _COLORS = {"fixed": FIXED, "moving": MOVING, "warped": (255, 255, 255)}
@@ -31,35 +30,16 @@ class TumorLines:
     short: Any = None
 
 
-def compare_drawn(fixed: TumorLines, moving: TumorLines, transformNode: Any) -> TumorComparison:
-    """The sizes of a tumour whose diameters were drawn in both images; warped are the moving ones' end points.
-
-    Lines have no volume.
+def read_lines(lines: TumorLines, side: str, stop_at: Sequence[Any] = ()) -> DrawnDiameters:
+    """Lines in the scene as the library measures them; those under ``stop_at`` as they lie without it.
 
     Raises
     ------
     InputError
-        If a line is missing, is no line or not finished, or a short diameter is longer than the long one.
+        If a line is missing, is no line or not finished.
     """
-    inverse = transformNode.GetNodeReference(INVERSE_ROLE)
-    ours = [_ends(line, f"fixed {length} diameter", [inverse]) for length, line in _lines(fixed)]
-    theirs = [_ends(line, f"moving {length} diameter", [transformNode]) for length, line in _lines(moving)]
-    onto_fixed = vtk.vtkGeneralTransform()
-    transformNode.GetTransformToWorld(onto_fixed)
-    warped = [transform_points(onto_fixed, points) for points in theirs]
-    name = f"{moving.long.GetName()} to {fixed.long.GetName()}"
-    return TumorComparison(
-        name, size_of_diameters(*ours), size_of_diameters(*theirs), _size_of_warped(warped)
-    )  # fmt: skip
-
-
-def _size_of_warped(ends: list[np.ndarray]) -> TumorSize:
-    """A deformation may turn the short diameter into the longer one: the longer is always the long one."""
-    return size_of_diameters(*sorted(ends, key=lambda points: -float(np.linalg.norm(points[1] - points[0]))))
-
-
-def _lines(lines: TumorLines) -> list[tuple[str, Any]]:
-    return [("long", lines.long)] + ([("short", lines.short)] if lines.short is not None else [])
+    short = None if lines.short is None else _ends(lines.short, f"{side} short diameter", stop_at)
+    return DrawnDiameters(_ends(lines.long, f"{side} long diameter", stop_at), short, lines.long.GetName())
 
 
 def _ends(line: Any, what: str, stop_at: Sequence[Any]) -> np.ndarray:

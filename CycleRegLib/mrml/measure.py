@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
 from ..evaluation import evaluate as evaluate_images
-from ..evaluation_result import Evaluation, TumorComparison, rows_of
+from ..evaluation_result import Evaluation, rows_of
 from ..geometry import Grid
 from ..node_roles import INVERSE_ROLE, TABLE_ROLES
 from ..segmentations import Segmentation
 from .charts import write_tre_chart
-from .diameters import TumorLines, compare_drawn, draw_diameters
+from .diameters import TumorLines, draw_diameters, read_lines
 from .nodes import field_from_node, image_from_volume_node, landmarks_from_markups, transform_from_node
 from .results import TABLE, Column, NewNodes, check_output, place_in_folder, write_table
 from .segments import mask_from_node, segmentation_from_node
@@ -83,7 +83,7 @@ def evaluate(
     segments
         Names of the segments to compare, which both segmentations have; all that both have when left out.
     fixedTumorLines, movingTumorLines
-        The tumour's diameters, drawn as line markups: both or neither.  They come before a segment.
+        The tumour's diameters, drawn as line markups: both or neither, and not together with ``tumorSegment``.
     inverseTransformNode
         The transform in the other direction; what :func:`CycleRegLib.mrml.process` made together with
         ``transformNode`` when left out.
@@ -139,8 +139,8 @@ def evaluate(
 class EvaluationJob:
     """An evaluation between reading its nodes and writing its tables; :func:`prepare_evaluation` makes it.
 
-    For hosts that measure elsewhere, such as in a child process: ``inputs`` are the images, fields, landmarks and
-    segmentations by the argument names of :func:`CycleRegLib.evaluation.evaluate`.  ``tumor`` is what drawn lines say.
+    For hosts that measure elsewhere, such as in a child process: ``inputs`` are the images, fields, landmarks,
+    segmentations and lines by the argument names of :func:`CycleRegLib.evaluation.evaluate`.
     """
 
     inputs: dict[str, Any]
@@ -148,7 +148,6 @@ class EvaluationJob:
     fixed_node: Any
     moving_node: Any
     transform_node: Any
-    tumor: TumorComparison | None
 
     def commit(self, evaluation: Evaluation | Mapping[str, Any]) -> EvaluationNodes:
         """Write what was asked for into the scene.
@@ -165,12 +164,6 @@ class EvaluationJob:
         ):
             if node.GetScene() is None:
                 raise InputError(f"The {what} was removed from the scene while it was measured. Choose it anew.")
-        if self.tumor is not None:
-            evaluation = (
-                replace(evaluation, tumor=self.tumor)
-                if isinstance(evaluation, Evaluation)
-                else {**evaluation, "tumor": self.tumor.to_dict()}
-            )
         return write_evaluation(evaluation, self.fixed_node, self.moving_node, self.transform_node, **self.outputs)
 
 
@@ -218,25 +211,22 @@ def prepare_evaluation(
     given["field"] = field_from_node(transformNode, grid)
     if inverseTransformNode is not None:
         given["inverse"] = field_from_node(inverseTransformNode, Grid.of(given["moving"]), "inverse transform")
-    for side, below, markups, segmentation in (
-        ("fixed", below_fixed, fixedLandmarks, fixedSegmentation),
-        ("moving", below_moving, movingLandmarks, movingSegmentation),
+    for side, below, markups, segmentation, lines in (
+        ("fixed", below_fixed, fixedLandmarks, fixedSegmentation, fixedTumorLines),
+        ("moving", below_moving, movingLandmarks, movingSegmentation, movingTumorLines),
     ):
         if markups is not None:
             given[f"{side}_landmarks"] = landmarks_from_markups(markups, f"{side} landmarks", below)
         if segmentation is not None:
             given[f"{side}_segmentation"] = segmentation_from_node(segmentation, None, f"{side} segmentation", below)
+        if lines is not None:
+            given[f"{side}_tumor_lines"] = read_lines(lines, side, below)
     given["tumor_label"] = _choose_segments(given, segments, tumorSegment, movingTumorSegment)
     if mask is not None:
         given["mask"] = mask_from_node(mask, grid, maskSegment, "mask", below_fixed)
     if initialTransform is not None:
         given["initial"] = transform_from_node(initialTransform, grid, "initial transform")
-    tumor = None
-    if fixedTumorLines is not None or movingTumorLines is not None:
-        if fixedTumorLines is None or movingTumorLines is None:
-            raise InputError("The diameters of a tumour are needed in both images: give fixed and moving lines.")
-        tumor = compare_drawn(fixedTumorLines, movingTumorLines, transformNode)
-    return EvaluationJob(given, outputs, fixedNode, movingNode, transformNode, tumor)
+    return EvaluationJob(given, outputs, fixedNode, movingNode, transformNode)
 
 
 def _choose_segments(

@@ -13,10 +13,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
-from measuring_cases import GRID, lists, register_known, tumors
-from panel_cases import add_volume, choose_pair, number_of_nodes, slicer
+from measuring_cases import CENTER, GRID, line, lists, register_known, to_moving, tumors
+from panel_cases import add_volume, choose, choose_pair, number_of_nodes, slicer
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files to stand for a full disk")
 
@@ -131,9 +132,13 @@ def test_a_disk_that_is_full_when_the_images_are_written(panel, messages, tmp_pa
         refused(panel, press, messages, tmp_path, "the disk is full")
 
 
-@pytest.mark.parametrize("ending", [".mrk.json", ".seg.nrrd"])
-def test_a_disk_without_room_for_landmarks_or_segments(panel, ending, messages, tmp_path, monkeypatch):
+@pytest.mark.parametrize("ending", ["fixed.mrk.json", "fixed.seg.nrrd", "long M.mrk.json"])
+def test_a_disk_without_room_for_landmarks_segments_or_lines(panel, ending, messages, tmp_path, monkeypatch):
     press, write = measure(panel), Path.write_bytes
+    choose(panel.ui.measureTumorComboBox, "lines")
+    ends = np.array([[-10.0, 0, 0], [10, 0, 0]]) + CENTER
+    panel.ui.measureFixedLongSelector.setCurrentNode(line(ends, "long F"))
+    panel.ui.measureMovingLongSelector.setCurrentNode(line(to_moving(ends), "long M"))
 
     def full(path: Path, content: bytes) -> int:
         if not path.name.endswith(ending):

@@ -22,6 +22,7 @@ from measuring_cases import (
 )
 from mrml_cases import FLIP
 from panel_cases import PANEL, choose, slicer
+from test_report import Document
 
 from CycleRegLib import mrml
 from CycleRegLib.cli import main
@@ -284,6 +285,27 @@ class TestMeasuring:
             ["moving - fixed", "4.000"],
         ]
         assert abs(float(difference[1])) < 0.01
+
+    def test_drawn_lines_are_in_the_report_as_well(self, panel, done, monkeypatch, tmp_path):
+        """By the child, which knows nothing of the scene."""
+        monkeypatch.setattr(section(panel), "openReport", lambda path: None)
+        choose(panel.ui.measureTumorComboBox, "lines")
+        ends = np.array([[-10.0, 0, 0], [10, 0, 0]]) + CENTER
+        across = np.array([[0.0, -4, 0], [0, 5, 0]]) + CENTER
+        select(panel, FixedLong=line(ends, "Lesion"), MovingLong=line(to_moving(ends), "Lesion"))
+        select(panel, FixedShort=line(across, "Lesion"), MovingShort=line(to_moving(across), "Lesion"))
+        folder = tmp_path / "report"
+        folder.mkdir()
+        section(panel).measure(str(folder))
+        play(panel.processes[-1])
+        rows = Document((folder / "report.html").read_text(encoding="utf-8")).table("Moving − fixed")
+        # Stretched by 1.2 along x alone.
+        assert rows["Long diameter, mm"] == pytest.approx([20, 24, 20, 4, 0], abs=2e-3)
+        assert rows["Short diameter, mm"] == pytest.approx([9, 9, 9, 0, 0], abs=2e-3)
+        assert list(tmp_path.iterdir()) == [folder]
+        table = mrml.table_rows(section(panel)._tables()["tumor"])
+        assert [row[1] for row in table[1:]] == pytest.approx([20, 24, 20, 4, 0], abs=2e-3)
+        assert slicer.mrmlScene.GetFirstNodeByName("Lesion long diameter, warped") is not None
 
     def test_cancelling_leaves_scene_and_disk(self, panel, done, tmp_path):
         select_landmarks(panel)
