@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import re
+import subprocess
+from typing import Any
 
 import slicer
 
@@ -61,23 +64,48 @@ def _ensure_packages() -> str | None:
     missing = missing_packages()
     if not missing:
         return None
-    if importlib.util.find_spec("slicer.packaging") is not None:
-        from slicer import packaging
-
-        try:
-            # Asks by itself, shows progress, and offers a restart where one is needed.
-            packaging.pip_ensure(missing, requester=_REQUESTER)
-        except RuntimeError:
+    try:
+        if not _install(missing):
             return _("The packages {names} are needed.").format(names=", ".join(missing))
-    else:
-        question = _("CycleReg needs the Python packages {names}. Install them into Slicer's Python now?")
-        if not slicer.util.confirmOkCancelDisplay(question.format(names=", ".join(missing))):
-            return _("The packages {names} are needed.").format(names=", ".join(missing))
-        for requirement in missing:
-            slicer.util.pip_install(requirement)
+    except subprocess.CalledProcessError:
+        # What pip said is in the Python console; what is missing still is told below.
+        logging.exception("CycleReg could not install %s", ", ".join(missing))
     importlib.invalidate_caches()
     missing = missing_packages()
     return _("The packages {names} could not be installed.").format(names=", ".join(missing)) if missing else None
+
+
+def _install(missing: list[str]) -> bool:
+    """Install after a question; False if the user declined.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        If pip fails.
+    """
+    ensure = _slicers_installer()
+    if ensure is not None:
+        try:
+            # Asks by itself, shows progress, and offers a restart where one is needed.
+            ensure(missing, requester=_REQUESTER)
+        except RuntimeError:
+            return False
+        return True
+    question = _("CycleReg needs the Python packages {names}. Install them into Slicer's Python now?")
+    if not slicer.util.confirmOkCancelDisplay(question.format(names=", ".join(missing))):
+        return False
+    for requirement in missing:
+        slicer.util.pip_install(requirement)
+    return True
+
+
+def _slicers_installer() -> Any:
+    """``slicer.packaging.pip_ensure``, which newer versions of Slicer have; None in others."""
+    try:
+        from slicer.packaging import pip_ensure
+    except ImportError:
+        return None
+    return pip_ensure
 
 
 def _ensure_torch() -> str | None:
@@ -105,8 +133,13 @@ def _offer_extension() -> str | None:
     if not slicer.util.confirmOkCancelDisplay(question):
         return None
     manager = slicer.app.extensionsManagerModel()
-    manager.interactive = False
-    # False: no restart now, there may be unsaved work.
-    if not manager.installExtensionFromServer(_PYTORCH_EXTENSION, False):
+    # It has been asked; the user's own installations ask again after.
+    asks, manager.interactive = manager.interactive, False
+    try:
+        # False: no restart now, there may be unsaved work.
+        installed = manager.installExtensionFromServer(_PYTORCH_EXTENSION, False)
+    finally:
+        manager.interactive = asks
+    if not installed:
         return None
     return _("The PyTorch extension is installed. Restart Slicer, then press Apply again.")

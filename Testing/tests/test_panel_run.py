@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import types
 from importlib.machinery import ModuleSpec
@@ -194,6 +195,39 @@ class TestRun:
         panel.ui.applyButton.click()
         assert asked == [(["no-such-package>=1.0"], "CycleReg")]
         assert panel.processes == []
+
+    def test_a_failing_installation_is_one_message(self, panel, monkeypatch):
+        from CycleRegPanel import Environment
+
+        def fail(requirement: str) -> None:
+            raise subprocess.CalledProcessError(1, ["pip", "install", requirement])
+
+        choose_pair(panel)
+        monkeypatch.setattr(Environment, "requirements", lambda: ["no-such-package>=1.0"])
+        monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, *_: True)
+        monkeypatch.setattr(slicer.util, "pip_install", fail, raising=False)
+        panel.ui.applyButton.click()
+        assert panel.processes == []
+        assert panel.ui.statusLabel.text == "The packages no-such-package>=1.0 could not be installed."
+
+    def test_the_extensions_manager_asks_again_after_it_installed_pytorch(self, panel, monkeypatch):
+        from CycleRegPanel import Environment
+
+        asked = []
+
+        def install(name: str, restart: bool) -> bool:
+            asked.append((name, restart, manager.interactive))
+            return True
+
+        manager = types.SimpleNamespace(interactive=True, installExtensionFromServer=install)
+        choose_pair(panel)
+        monkeypatch.setattr(Environment, "has_torch", lambda: False)
+        monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, *_: True)
+        monkeypatch.setattr(slicer.app, "extensionsManagerModel", lambda: manager, raising=False)
+        panel.ui.applyButton.click()
+        assert asked == [("PyTorch", False, False)]
+        assert manager.interactive
+        assert "Restart Slicer" in panel.ui.statusLabel.text
 
     def test_missing_pytorch_names_the_extension(self, panel, monkeypatch):
         from CycleRegPanel import Environment
