@@ -88,9 +88,11 @@ class InputsSection(Section):
 
     def guess(self) -> None:
         """Fill what is empty of fixed and moving, from the volumes of the scene; what was chosen stays."""
-        self.updateState(self.panel.running)
         node = self.parameterNode
-        if node is None or self.panel.running or (node.fixedNode is not None and node.movingNode is not None):
+        if node is None:
+            return
+        self.updateState(self.panel.running)
+        if self.panel.running or (node.fixedNode is not None and node.movingNode is not None):
             return
         taken = [node.fixedNode, node.movingNode, node.outputVolume, node.outputJacobian, node.outputRoundtrip]
         free = [volume for volume in _volumes() if volume not in taken]

@@ -9,7 +9,7 @@ Everything here is MRML: Slicer's window follows the layout node by itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,6 @@ _COMPOSITE = tuple(
         "HotLinkedControl",
     )
 )
-_TRANSFORM_DISPLAY = ("Visibility", "Visibility2D", "Visibility3D", "VisualizationMode", "GridSpacingMm")
 
 
 @dataclass(frozen=True)
@@ -201,6 +200,9 @@ def arrange(
     layout = register_layout(scene)
     contents = _contents(registered, comparison)
     state = _state(scene) or _remember(scene, layout)
+    # A colour scale is drawn only by views that are there when it is made, so the window makes its views first.
+    slice_views(scene)
+    layout.SetViewArrangement(LAYOUT)
     _take_out(state, registered)
     made = {role: _write(scene, role, content) for role, content in contents.items()}
     for role, node in made.items():
@@ -215,7 +217,6 @@ def arrange(
     _show_comparison(scene, registered.fixed, warped, shown, comparison, opacity)
     set_orientation(registered.fixed, orientation)
     show_grid(registered, grid)
-    layout.SetViewArrangement(LAYOUT)
     return slice_views(scene)
 
 
@@ -261,35 +262,49 @@ def set_orientation(fixed: Any, orientation: str) -> None:
 
 
 def show_grid(registered: Registered, visible: bool) -> None:
-    """Draw the grid that the transform deforms over the warped image and the comparison, or take it away.
+    """Draw the deformed grid over the warped image and the comparison, or take it away.
 
     Slicer draws where the grid of the moving image comes to lie.  Lines lie about a twentieth of the fixed volume's
     longest side apart.
+
+    The grid is a display node of its own: the user's stays as it is, and Slicer's views look at the list of views of a
+    transform's display node once only, when they first see it.
     """
     transform = registered.transform
-    display = transform.GetDisplayNode()
-    if display is None:
-        if not visible:
-            return
-        transform.CreateDefaultDisplayNodes()
-        display = transform.GetDisplayNode()
+    _remove_grid(transform)
+    if not visible:
+        return
     scene = transform.GetScene()
-    state = display.StartModify()
-    if visible:
-        grid = Grid.of(image_from_volume_node(registered.fixed, "fixed volume", [_inverse_of(registered)], True))
-        spacing = nice_ceiling(max(n * s for n, s in zip(grid.size, grid.spacing)) / 20)
-        display.SetVisualizationMode(display.VIS_MODE_GRID)
-        display.SetGridSpacingMm(spacing)
-        # Slicer samples the lines at this distance, so that they bend within a square as well.
-        display.SetGridResolutionMm(spacing / 5)
-        display.SetGridScalePercent(100.0)
-        display.SetVisibility3D(False)
-        display.SetVisibility2D(True)
-        display.RemoveAllViewNodeIDs()
-        for name in (WARPED, COMPARISON):
-            display.AddViewNodeID(_slice_node(scene, name).GetID())
-    display.SetVisibility(visible)
-    display.EndModify(state)
+    grid = Grid.of(image_from_volume_node(registered.fixed, "fixed volume", [_inverse_of(registered)], True))
+    spacing = nice_ceiling(max(n * s for n, s in zip(grid.size, grid.spacing)) / 20)
+    display = scene.CreateNodeByClass("vtkMRMLTransformDisplayNode")
+    display.UnRegister(None)
+    display.SetName("CycleReg grid")
+    display.SetAttribute(_MADE, "1")
+    display.SetSaveWithScene(False)
+    display.SetVisualizationMode(display.VIS_MODE_GRID)
+    display.SetGridSpacingMm(spacing)
+    # Slicer samples the lines at this distance, so that they bend within a square as well.
+    display.SetGridResolutionMm(spacing / 5)
+    display.SetGridScalePercent(100.0)
+    display.SetVisibility(True)
+    display.SetVisibility3D(False)
+    display.SetVisibility2D(True)
+    for name in (WARPED, COMPARISON):
+        display.AddViewNodeID(_slice_node(scene, name).GetID())
+    transform.AddAndObserveDisplayNodeID(scene.AddNode(display).GetID())
+
+
+def grid_display(transform: Any) -> Any:
+    """The display node of the grid that :func:`show_grid` draws; None while none is drawn."""
+    nodes = [transform.GetNthDisplayNode(i) for i in range(transform.GetNumberOfDisplayNodes())]
+    return next((node for node in nodes if node is not None and node.GetAttribute(_MADE) is not None), None)
+
+
+def _remove_grid(transform: Any) -> None:
+    display = grid_display(transform)
+    if display is not None:
+        transform.GetScene().RemoveNode(display)
 
 
 def align_views(scene: Any) -> None:
@@ -311,7 +326,7 @@ def align_views(scene: Any) -> None:
 
 
 def restore(scene: Any) -> bool:
-    """Back to the user's layout, views, links, display of the transform and place of the moving volume.
+    """Back to the user's layout, views, links and place of the moving volume.
 
     What was made for the views is removed.  Nodes that the user removed meanwhile are passed over.
 
@@ -325,7 +340,7 @@ def restore(scene: Any) -> bool:
     remembered = json.loads(state.GetParameter("remembered"))
     transform = state.GetNodeReference("transform")
     if transform is not None:
-        _restore_transform_display(transform, remembered["transform_display"])
+        _remove_grid(transform)
     detached, above = state.GetNodeReference("detached"), state.GetNodeReference("above")
     if detached is not None and above is not None:
         detached.SetAndObserveTransformNodeID(above.GetID())
@@ -345,22 +360,6 @@ def restore(scene: Any) -> bool:
         layout.SetViewArrangement(remembered["layout"])
     scene.RemoveNode(state)
     return True
-
-
-def _restore_transform_display(transform: Any, remembered: Mapping[str, Any] | None) -> None:
-    display = transform.GetDisplayNode()
-    if display is None:
-        return
-    if remembered is None:
-        transform.GetScene().RemoveNode(display)
-        return
-    state = display.StartModify()
-    for name in _TRANSFORM_DISPLAY:
-        getattr(display, f"Set{name}")(remembered[name])
-    display.RemoveAllViewNodeIDs()
-    for view in remembered["views"]:
-        display.AddViewNodeID(view)
-    display.EndModify(state)
 
 
 # ---------------------------------------------------------------------- what is remembered
@@ -390,32 +389,22 @@ def _remember(scene: Any, layout: Any) -> Any:
     remembered = {
         "layout": layout.SlicerLayoutFourUpView if arrangement == LAYOUT else arrangement,
         "composites": composites,
-        "transform_display": None,
     }
     state.SetParameter("remembered", json.dumps(remembered))
     return scene.AddNode(state)
 
 
 def _take_out(state: Any, registered: Registered) -> None:
-    """Remember how the transform is displayed, and take the moving volume out from under it."""
+    """Take the moving volume out from under the transform, and remember that."""
     before = state.GetNodeReference("transform")
     if before is not None and before is not registered.transform:
         # Another registration is compared: give back what the first one had.
-        remembered = json.loads(state.GetParameter("remembered"))
-        _restore_transform_display(before, remembered["transform_display"])
+        _remove_grid(before)
         detached, above = state.GetNodeReference("detached"), state.GetNodeReference("above")
         if detached is not None and above is not None:
             detached.SetAndObserveTransformNodeID(above.GetID())
         state.SetNodeReferenceID("detached", None)
-    if before is not registered.transform:
-        remembered = json.loads(state.GetParameter("remembered"))
-        display = registered.transform.GetDisplayNode()
-        remembered["transform_display"] = display and {
-            **{name: getattr(display, f"Get{name}")() for name in _TRANSFORM_DISPLAY},
-            "views": [display.GetNthViewNodeID(i) for i in range(display.GetNumberOfViewNodeIDs())],
-        }
-        state.SetParameter("remembered", json.dumps(remembered))
-        state.SetNodeReferenceID("transform", registered.transform.GetID())
+    state.SetNodeReferenceID("transform", registered.transform.GetID())
     chain = [registered.moving, *parents_of(registered.moving)]
     if registered.transform in chain:
         detached = chain[chain.index(registered.transform) - 1]

@@ -6,7 +6,9 @@ Real are: the module and its ``.ui`` file, MRML (slicer-core), ``slicer.util`` (
 ``pythonqt``  the modules ``qt`` and ``ctk``: PySide6 with PythonQt's manners
 ``widgets``   ``qMRMLWidget``, ``qMRMLNodeComboBox``, ``ctkCollapsibleButton``, ``ctkPathLineEdit``, and the UI loader
 ``app``       ``slicer.app``, ``slicer.modules``, start and end of the whole
-``layout``    the layout manager, and the logic of Slicer's own modules
+``layout``    the layout manager
+``logics``    the application's logic, and the logic of Slicer's own modules
+``rendering``        pictures of the slice views, drawn by Slicer's own displayable managers
 ``scripted_module``  ``slicer.ScriptedLoadableModule``
 ``parameter_node``   ``slicer.parameterNodeWrapper``
 ``sample_data``      the module ``SampleData``
@@ -26,6 +28,7 @@ import os
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 from .app import appearance, open_module, photograph, process_events_until, start, stop
+from .rendering import photograph_views, photograph_window
 from .sample_data import click as click_sample_data
 
 __all__ = [
@@ -33,6 +36,8 @@ __all__ = [
     "click_sample_data",
     "open_module",
     "photograph",
+    "photograph_views",
+    "photograph_window",
     "process_events_until",
     "start",
     "stop",

@@ -11,6 +11,8 @@ from typing import Any
 import slicer
 import vtk
 
+from .rendering import SliceView
+
 
 class SliceWidget:
     """As ``qMRMLSliceWidget``: one slice view and its logic."""
@@ -18,18 +20,24 @@ class SliceWidget:
     #: The size that a slice view of this "window" has, in pixels.
     SIZE = (400, 300)
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Any, application: Any) -> None:
         self._node = node
         self._logic = slicer.vtkMRMLSliceLogic()
+        # As in Slicer: displayable managers ask the application for the view's logic when the view is made.
+        application.GetSliceLogics().AddItem(self._logic)
         self._logic.SetMRMLScene(node.GetScene())
         self._logic.SetSliceNode(node)
         node.SetDimensions(*self.SIZE, 1)
+        self._view = SliceView(self._logic, application)
 
     def sliceLogic(self) -> Any:
         return self._logic
 
     def mrmlSliceNode(self) -> Any:
         return self._node
+
+    def sliceView(self) -> SliceView:
+        return self._view
 
 
 class LayoutManager:
@@ -46,7 +54,6 @@ class LayoutManager:
         self._layouts.SetMRMLScene(scene)
         self._widgets: dict[str, SliceWidget] = {}
         self._logics = vtk.vtkCollection()
-        # Displayable managers ask the application which slice logic a view has.
         self._application.SetSliceLogics(self._logics)
         self._node = self._layouts.GetLayoutNode()
         self._tag = self._node.AddObserver("ModifiedEvent", lambda *_: self._make_widgets())
@@ -81,13 +88,14 @@ class LayoutManager:
         for name in self.sliceViewNames():
             if name not in self._widgets:
                 scene = self._layouts.GetMRMLScene()
-                self._widgets[name] = SliceWidget(scene.GetSingletonNode(name, "vtkMRMLSliceNode"))
-                self._logics.AddItem(self._widgets[name].sliceLogic())
+                node = scene.GetSingletonNode(name, "vtkMRMLSliceNode")
+                self._widgets[name] = SliceWidget(node, self._application)
 
     def close(self) -> None:
         """Let go of the scene."""
         self._node.RemoveObserver(self._tag)
         for widget in self._widgets.values():
+            widget.sliceView().close()
             widget.sliceLogic().SetMRMLScene(None)
         self._widgets.clear()
         self._logics.RemoveAllItems()

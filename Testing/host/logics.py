@@ -1,4 +1,4 @@
-"""The application's logic and ``slicer.modules.*.logic()``: Slicer's own classes, put together as the application does."""
+"""The application's logic and ``slicer.modules.*.logic()``: Slicer's own classes, put together as there."""
 
 from __future__ import annotations
 

@@ -32,15 +32,17 @@ _BAR = 22
 
 
 class SliceView:
-    """One slice view of a scene, drawn into memory.
+    """One slice view of a scene, drawn into memory; as in Slicer, made with the view and kept as long as it.
 
     Parameters
     ----------
     logic
         ``vtkMRMLSliceLogic`` with its slice node.
+    application
+        The application's logic, which knows that slice logic.
     """
 
-    def __init__(self, logic: Any) -> None:
+    def __init__(self, logic: Any, application: Any) -> None:
         self._logic = logic
         self._window = vtk.vtkRenderWindow()
         self._window.SetOffScreenRendering(1)
@@ -53,7 +55,7 @@ class SliceView:
         self._group.SetRenderer(renderer)
         for name in _MANAGERS:
             manager = getattr(slicer, name)()
-            manager.SetMRMLApplicationLogic(slicer.app.applicationLogic())
+            manager.SetMRMLApplicationLogic(application)
             self._group.AddDisplayableManager(manager)
         self._group.SetMRMLDisplayableNode(logic.GetSliceNode())
         self._mapper = vtk.vtkImageMapper()
@@ -80,6 +82,10 @@ class SliceView:
         grabber.Update()
         pixels = vtk_to_numpy(grabber.GetOutput().GetPointData().GetScalars())
         return np.ascontiguousarray(pixels.reshape(height, width, 3)[::-1])
+
+    def displayableManager(self, name: str) -> Any:
+        """The view's displayable manager of that class."""
+        return self._group.GetDisplayableManagerByClassName(name)
 
     def close(self) -> None:
         """Let go of the scene and of the graphics memory."""
@@ -154,11 +160,7 @@ def _draw_view(painter: QtGui.QPainter, name: str, place: QtCore.QRect) -> None:
     painter.drawText(bar.adjusted(6, 0, -6, 0), flags, f"{node.GetLayoutLabel()}   {title}")
     offset = f"{node.GetOrientation()}  {logic.GetSliceOffset():.1f} mm"
     painter.drawText(bar.adjusted(6, 0, -6, 0), QtCore.Qt.AlignVCenter | QtCore.Qt.AlignRight, offset)
-    view = SliceView(logic)
-    try:
-        pixels = view.draw(place.width(), place.height() - _BAR)
-    finally:
-        view.close()
+    pixels = widget.sliceView().draw(place.width(), place.height() - _BAR)
     height, width, _ = pixels.shape
     image = QtGui.QImage(pixels.data, width, height, 3 * width, QtGui.QImage.Format_RGB888)
     painter.drawImage(place.x(), place.y() + _BAR, image)

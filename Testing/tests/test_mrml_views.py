@@ -232,7 +232,7 @@ class TestGrid:
         transform = scene.AddNewNodeByClass("vtkMRMLTransformNode", "T")
         mrml.write_transform(transform, known, fixed, moving)
         nodes = views.arrange(Registered.of(transform), "blend", grid=True)
-        display = transform.GetDisplayNode()
+        display = views.grid_display(transform)
         assert display.GetVisibility()
         assert display.GetVisibility2D()
         drawn_in = {display.GetNthViewNodeID(i) for i in range(display.GetNumberOfViewNodeIDs())}
@@ -254,8 +254,9 @@ class TestGrid:
     def test_the_grid_is_taken_away_again(self, scene, done):
         registered = Registered.of(done.transform)
         views.arrange(registered, grid=True)
+        assert views.grid_display(done.transform) is not None
         views.show_grid(registered, False)
-        assert not done.transform.GetDisplayNode().GetVisibility()
+        assert views.grid_display(done.transform) is None
 
 
 class TestRestore:
@@ -286,7 +287,7 @@ class TestRestore:
         assert not views.is_arranged(scene)
         assert not views.restore(scene)
 
-    def test_a_display_of_the_transform_that_the_user_made_comes_back(self, scene, done):
+    def test_a_display_of_the_transform_that_the_user_made_stays_as_it_is(self, scene, done):
         done.transform.CreateDefaultDisplayNodes()
         display = done.transform.GetDisplayNode()
         display.SetVisualizationMode(display.VIS_MODE_CONTOUR)
@@ -294,10 +295,13 @@ class TestRestore:
         display.SetVisibility3D(True)
         display.SetGridSpacingMm(17.0)
         views.arrange(Registered.of(done.transform), grid=True)
-        assert display.GetVisualizationMode() == display.VIS_MODE_GRID
-        views.restore(scene)
-        assert display.GetVisualizationMode() == display.VIS_MODE_CONTOUR
-        assert (display.GetVisibility(), display.GetVisibility3D(), display.GetGridSpacingMm()) == (1, True, 17.0)
+        assert done.transform.GetDisplayNode() is display
+        assert views.grid_display(done.transform).GetVisualizationMode() == display.VIS_MODE_GRID
+        for _ in range(2):
+            assert display.GetVisualizationMode() == display.VIS_MODE_CONTOUR
+            assert (display.GetVisibility(), display.GetVisibility3D(), display.GetGridSpacingMm()) == (1, True, 17.0)
+            views.restore(scene)
+        assert done.transform.GetNumberOfDisplayNodes() == 1
         assert display.GetNumberOfViewNodeIDs() == 0
 
     def test_a_moving_volume_with_a_place_of_its_own_goes_back_under_the_transform(self, scene, done):

@@ -126,9 +126,9 @@ class TestComparing:
         choose(ui.viewsOrientationComboBox, "Coronal")
         assert {slice_node(name).GetOrientation() for name in VIEWS} == {"Coronal"}
         ui.viewsGridCheckBox.checked = True
-        assert done.transform.GetDisplayNode().GetVisibility()
+        assert views.grid_display(done.transform).GetVisibility()
         ui.viewsGridCheckBox.checked = False
-        assert not done.transform.GetDisplayNode().GetVisibility()
+        assert views.grid_display(done.transform) is None
 
     def test_nothing_changes_before_compare_is_pressed(self, shown, done):
         before = slicer.mrmlScene.GetNumberOfNodes()
