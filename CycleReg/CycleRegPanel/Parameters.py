@@ -96,8 +96,8 @@ class Parameters:
             browser = browserOf(node) if node is not None else None
             if browser is not None:
                 return _(
-                    '"{name}" shows item {number} of a sequence: this item alone is registered. '
-                    "All items at once: Several phases."
+                    '"{name}" shows item {number} of a sequence: this item alone is registered. All items at once: '
+                    'section "Several phases".'
                 ).format(name=node.GetName(), number=browser.GetSelectedItemNumber() + 1)
         return None
 
@@ -111,8 +111,8 @@ class Parameters:
             parent = deformingParent(node, allowed)
             if parent is not None:
                 return _(
-                    'The {role} volume "{name}" is under the non-linear transform "{transform}"; harden it, or take '
-                    "the volume out of it (Data module)."
+                    'The {role} volume "{name}" is under the non-linear transform '
+                    '"{transform}"; harden it, or take the volume out of it (Data module).'
                 ).format(role=role, name=node.GetName(), transform=parent.GetName())
         if self.initialTransform is not None and self.initialTransform in self.outputs:
             return _("The initial transform would be overwritten by an output; select another node for the output.")
@@ -127,8 +127,7 @@ class Parameters:
         for node in outputs:
             if browserOf(node) is not None:
                 return _(
-                    'The output "{name}" shows items of a sequence, which would replace the result; select another '
-                    "node or create a new one."
+                    'The output "{name}" shows items of a sequence that would replace the result; select another one.'
                 ).format(name=node.GetName())
         return None
 
