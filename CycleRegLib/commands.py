@@ -202,7 +202,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             if (given[0] is None) != (given[1] is None):
                 raise InputError(f"Give --fixed-{kind} and --moving-{kind}, or neither.")
         if arguments.fixed_tumor_lines is not None and arguments.tumor_segment is not None:
-            raise InputError("Give the tumour as --tumor-segment or by lines (--fixed-tumor-lines …), not both.")
+            raise InputError("Give the tumour as --tumor-segment or by lines (--fixed-tumor-lines), not both.")
         fixed, moving = (
             check_any(read_any_image(path, f"{side} image"), f"{side} image {path}")
             for side, path in (("fixed", arguments.fixed), ("moving", arguments.moving))

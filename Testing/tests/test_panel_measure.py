@@ -208,7 +208,7 @@ class TestPairs:
         select_landmarks(panel)
         panel.ui.viewsTransformSelector.setCurrentNode(done.transform)
         panel.ui.viewsCompareButton.click()
-        section(panel).showPair(1)
+        section(panel).pairs.showPair(1)
         for name, place in (
             ("CycleRegFixed", POINTS[1]),
             ("CycleRegWarped", POINTS[1]),
@@ -262,7 +262,7 @@ class TestMeasuring:
     def test_figures_are_those_of_the_library(self, panel, done):
         nodes = [*select_landmarks(panel), *select_segments(panel)]
         measure(panel)
-        tables = {what: mrml.table_text(section(panel)._tables()[what]) for what in ("summary", "segments", "tumor")}
+        tables = {what: mrml.table_text(section(panel).tables.tables()[what]) for what in ("summary", "segments", "tumor")}
         volumes = [slicer.mrmlScene.GetFirstNodeByName(name) for name in "AB"]
         direct = mrml.evaluate(*volumes, done.transform, *nodes)
         for what, text in tables.items():
@@ -303,7 +303,7 @@ class TestMeasuring:
         assert rows["Long diameter, mm"] == pytest.approx([20, 24, 20, 4, 0], abs=2e-3)
         assert rows["Short diameter, mm"] == pytest.approx([9, 9, 9, 0, 0], abs=2e-3)
         assert list(tmp_path.iterdir()) == [folder]
-        table = mrml.table_rows(section(panel)._tables()["tumor"])
+        table = mrml.table_rows(section(panel).tables.tables()["tumor"])
         assert [row[1] for row in table[1:]] == pytest.approx([20, 24, 20, 4, 0], abs=2e-3)
         assert slicer.mrmlScene.GetFirstNodeByName("Lesion long diameter, warped") is not None
 
@@ -392,14 +392,14 @@ class TestTables:
 
     def test_csv_is_saved_where_the_user_wants_it(self, panel, measured, monkeypatch, tmp_path, messages):
         choose(panel.ui.measureTableComboBox, "landmarks")
-        monkeypatch.setattr(section(panel), "askCsvPath", lambda name: str(tmp_path / "errors"))
+        monkeypatch.setattr(section(panel).tables, "askCsvPath", lambda name: str(tmp_path / "errors"))
         panel.ui.measureCsvButton.click()
         rows = list(csv.reader((tmp_path / "errors.csv").open(encoding="utf-8-sig")))
         assert [row[0] for row in rows] == ["Landmark", "a", "b", "c", "d"]
-        monkeypatch.setattr(section(panel), "askCsvPath", lambda name: "")
+        monkeypatch.setattr(section(panel).tables, "askCsvPath", lambda name: "")
         panel.ui.measureCsvButton.click()
         assert messages == []
-        monkeypatch.setattr(section(panel), "askCsvPath", lambda name: str(tmp_path / "absent" / "t.csv"))
+        monkeypatch.setattr(section(panel).tables, "askCsvPath", lambda name: str(tmp_path / "absent" / "t.csv"))
         panel.ui.measureCsvButton.click()
         assert len(messages) == 1
         assert "does not exist" in messages[0]
@@ -435,7 +435,7 @@ class TestTables:
 
     def test_folding_jacobian_and_round_trip_are_there(self, panel, measured):
         """Of a known stretch: 1.2 everywhere, no folding, an inverse that is exact."""
-        rows = {row[0]: row for row in mrml.table_rows(section(panel)._tables()["summary"])[1:]}
+        rows = {row[0]: row for row in mrml.table_rows(section(panel).tables.tables()["summary"])[1:]}
         assert rows["Folding"][3] == 0.0
         assert rows["Jacobian determinant, max"][3] == pytest.approx(1.2, abs=1e-4)
         assert rows["Round trip, mean"][3] < 1e-3
