@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +25,8 @@ class OutputTransaction:
 
     A file is first written to a hidden folder beside its final place (same disk, so that the rename is atomic).  When
     the block fails or is cancelled, that folder is removed and whatever stood at the final paths is untouched; also
-    when only the last of several files cannot be put in place.
+    when only the last of several files cannot be put in place.  Whatever wrote them, files have the permissions that
+    the user's umask gives.
 
     Parameters
     ----------
@@ -36,6 +38,7 @@ class OutputTransaction:
         self._inputs = {_place(path) for path in inputs if path is not None}
         self._staged: list[tuple[Path, Path]] = []
         self._folders: dict[Path, Path] = {}
+        self._modes: dict[Path, int] = {}
         self._made: list[Path] = []
 
     def claim(self, path: _PathLike) -> Path:
@@ -100,6 +103,11 @@ class OutputTransaction:
             return
         try:
             self._folders[folder] = Path(tempfile.mkdtemp(prefix=".cyclereg-", dir=folder))
+            # A file tells the permissions of new files; asking for the umask would change it for all threads meanwhile.
+            new = self._folders[folder] / ".new"
+            new.touch()
+            self._modes[folder] = stat.S_IMODE(new.stat().st_mode)
+            new.unlink()
         except OSError as error:
             raise InputError(f"Cannot write into {folder}: {error.strerror or error}.") from error
 
@@ -138,6 +146,7 @@ class OutputTransaction:
         missing = [str(final) for final, staged in self._staged if not staged.exists()]
         if missing:
             raise RuntimeError(f"claimed but never written: {', '.join(missing)}")
+        self._permit()
         replaced: list[tuple[Path, Path]] = []
         try:
             for number, (final, staged) in enumerate(self._staged):
@@ -153,6 +162,13 @@ class OutputTransaction:
                 elif not staged.exists():
                     final.unlink()
             raise
+
+    def _permit(self) -> None:
+        """Give every file the permissions of a new file: some writers make theirs for its owner alone."""
+        for final, staged in self._staged:
+            mode = self._modes[final.parent]
+            if stat.S_IMODE(staged.stat().st_mode) != mode:
+                staged.chmod(mode)
 
 
 def _place(path: _PathLike) -> Path:

@@ -2,12 +2,19 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_pair import tree
 
+from CycleRegLib.cli import main
 from CycleRegLib.errors import Cancelled, InputError
+from CycleRegLib.fields import DisplacementField
+from CycleRegLib.geometry import Grid
+from CycleRegLib.images import write_image, write_transform
 from CycleRegLib.outputs import OutputTransaction
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -204,3 +211,44 @@ def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with OutputTransaction() as out:
         out.path("~/a.txt").write_text("new")
     assert (tmp_path / "a.txt").read_text() == "new"
+
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no umask to speak of")
+
+
+@pytest.fixture(params=[0o022, 0o027, 0o077, 0o002], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+
+@POSIX
+def test_permissions_are_those_of_the_umask(tmp_path: Path, umask: int) -> None:
+    """Also of files that their writers made for the owner alone, or for everybody to run."""
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "old").chmod(0o600)
+    with OutputTransaction() as out:
+        for name, mode in (("private", 0o600), ("loose", 0o777), ("usual", None), ("old", None)):
+            out.path(tmp_path / name).write_text("new")
+            if mode is not None:
+                out.path(tmp_path / name).chmod(mode)
+    assert modes(tmp_path) == dict.fromkeys(("private", "loose", "usual", "old"), 0o666 & ~umask)
+
+
+@POSIX
+def test_permissions_of_what_the_writers_of_files_make(tmp_path: Path, umask: int) -> None:
+    grid = Grid((6, 5, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    field = DisplacementField.identity(grid)
+    assert main(["checkpoint", "create", "voxelmorph1", str(tmp_path / "weights.safetensors")]) == 0
+    with OutputTransaction() as out:
+        for name in ("t.h5", "t.tfm", "t.nrrd", "t.mha", "t.nii.gz"):
+            write_transform(field, out.path(tmp_path / name))
+        for name in ("w.nrrd", "w.nii.gz"):
+            write_image(grid.image(np.zeros(grid.shape, np.float32)), out.path(tmp_path / name))
+    assert set(modes(tmp_path).values()) == {0o666 & ~umask}
+    assert len(modes(tmp_path)) == 8
