@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
@@ -38,6 +37,7 @@ from .results import (
     NewNodes,
     check_output,
     place_in_folder,
+    roundtrip_top,
     show_like,
     show_range,
     write_table,
@@ -367,10 +367,7 @@ def _write_volumes(nodes: Mapping[str, Any], ready: Mapping[str, Any], moving: A
     if roundtrip is not None:
         write_volume(roundtrip, ready["roundtrip"])
         roundtrip.SetDescription("Round-trip error in mm; -1, not shown, where the point leaves the moving volume.")
-        known = sitk.GetArrayViewFromImage(ready["roundtrip"])
-        known = known[known >= 0]
-        top = float(np.percentile(known, 99)) if known.size else 0.0
-        show_range(roundtrip, 0.0, max(1.0, top), SEQUENTIAL, hide_below=0.0)
+        show_range(roundtrip, 0.0, roundtrip_top(ready["roundtrip"]), SEQUENTIAL, hide_below=0.0)
 
 
 # ---------------------------------------------------------------------- the summary as a table

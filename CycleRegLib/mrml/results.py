@@ -14,6 +14,7 @@ import SimpleITK as sitk
 import slicer
 import vtk
 
+from ..colors import nice_ceiling
 from ..errors import InputError
 from ..fields import DisplacementField
 from ..geometry import Grid
@@ -198,6 +199,14 @@ def show_like(node: Any, other: Any) -> None:
     if model.GetColorNodeID():
         display.SetAndObserveColorNodeID(model.GetColorNodeID())
     display.EndModify(state)
+
+
+def roundtrip_top(image: sitk.Image) -> float:
+    """Where the colours of a round-trip image (mm, -1 where unknown) end: what 99 % of its voxels stay below, rounded
+    up for reading, and 1 mm at least, so that a good result does not look like a bad one."""
+    known = sitk.GetArrayViewFromImage(image)
+    known = known[known >= 0]
+    return nice_ceiling(max(1.0, float(np.percentile(known, 99)) if known.size else 0.0))
 
 
 def show_range(node: Any, low: float, high: float, colors: Sequence[str], hide_below: float | None = None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..colors import FIXED, MOVING
 from ..images import read_image
 from ..landmarks import read_landmarks
 from ..phantom import SAMPLE_FILES, write_sample
@@ -17,6 +18,7 @@ from .scene import markups_node, segmentation_node, volume_node
 
 #: Nodes are called after the phases; the panel takes the portal one as the fixed volume by its name.
 NAMES = {"fixed": "Sample portal", "moving": "Sample arterial"}
+COLORS = {"fixed": FIXED, "moving": MOVING}
 _WINDOW, _LEVEL = 400.0, 40.0  # HU, as a radiologist sets them for the abdomen
 
 
@@ -71,16 +73,22 @@ def load_sample(folder: os.PathLike[str] | str) -> SampleNodes:
         display.SetAutoWindowLevel(False)
         display.SetWindowLevel(_WINDOW, _LEVEL)
         # Slicer and the panel see by these which volume they belong to.
-        nodes[f"{side}Landmarks"] = markups_node(landmarks[side], f"{volume.GetName()} landmarks")
+        points = nodes[f"{side}Landmarks"] = markups_node(landmarks[side], f"{volume.GetName()} landmarks")
+        _show_small(points, COLORS[side])
         drawn = nodes[f"{side}Segmentation"] = segmentation_node(
             segmentations[side], f"{volume.GetName()} segmentation"
         )
         drawn.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-        _show_as_outline(drawn)
+        # Outlines alone, so that the image below can be compared; of the image that is seen first.
+        drawn.GetDisplayNode().SetAllSegmentsVisibility2DFill(False)
+        drawn.GetDisplayNode().SetVisibility(side == "fixed")
     return SampleNodes(**nodes)
 
 
-def _show_as_outline(segmentation: Any) -> None:
-    """Outlines alone, so that the image below can be compared."""
-    display = segmentation.GetDisplayNode()
-    display.SetAllSegmentsVisibility2DFill(False)
+def _show_small(points: Any, color: tuple[int, int, int]) -> None:
+    """Small points without their names, in the colour that their image has everywhere else."""
+    display = points.GetDisplayNode()
+    display.SetGlyphScale(1.5)
+    display.SetPointLabelsVisibility(False)
+    for set_color in (display.SetColor, display.SetSelectedColor):
+        set_color(*(channel / 255 for channel in color))

@@ -13,6 +13,8 @@ from .registered import Registered
 from .volumes import MADE
 
 _LEGEND = "vtkMRMLColorLegendDisplayNode"
+# Parts of the view's width and height: some versions of Slicer let the letters grow with it, over the image.
+_LEGEND_SIZE = (0.1, 0.4)
 
 
 def show_grid(registered: Registered, visible: bool) -> None:
@@ -80,8 +82,10 @@ def show_legend(volume: Any, title: str) -> None:
     legend.SetAttribute(MADE, "1")
     legend.SetSaveWithScene(False)
     legend.SetTitleText(title)
-    legend.SetLabelFormat("%.1f")
+    # Quarters of a range are not rounded to what they are not.
+    legend.SetLabelFormat("%.4g")
     legend.SetNumberOfLabels(5)
+    legend.SetSize(*_LEGEND_SIZE)
     legend.RemoveAllViewNodeIDs()
     legend.AddViewNodeID(slice_node(volume.GetScene(), COMPARISON).GetID())
     legend.SetVisibility(True)

@@ -13,7 +13,7 @@ from ...colors import nice_ceiling
 from ...comparison_images import checkerboard, difference
 from ...geometry import Grid
 from ...slices import intensity_window
-from ..results import DIVERGING, SEQUENTIAL, VECTOR_VOLUME, VOLUME, show_like, show_range, write_volume
+from ..results import DIVERGING, SEQUENTIAL, VECTOR_VOLUME, VOLUME, roundtrip_top, show_like, show_range, write_volume
 from .registered import Registered
 
 #: Attribute of every node that is made for the views.
@@ -57,11 +57,8 @@ def contents_of(registered: Registered, comparison: str) -> dict[str, Content]:
         contents[comparison] = Content(image, "CycleReg difference", low=-top, high=top, colors=DIVERGING)
     elif comparison == "roundtrip" and registered.roundtrip is None:
         image = registered.round_trip(fixed)
-        known = sitk.GetArrayViewFromImage(image)
-        known = known[known >= 0]
-        top = float(np.percentile(known, 99)) if known.size else 0.0
         contents[comparison] = Content(
-            image, "CycleReg round trip (mm)", high=max(1.0, top), colors=SEQUENTIAL, hide_below=0.0
+            image, "CycleReg round trip (mm)", high=roundtrip_top(image), colors=SEQUENTIAL, hide_below=0.0
         )
     return contents
 
