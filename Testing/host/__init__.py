@@ -12,6 +12,12 @@ Real are: the module and its ``.ui`` file, MRML (slicer-core), ``slicer.util`` (
 ``scripted_module``  ``slicer.ScriptedLoadableModule``
 ``parameter_node``   ``slicer.parameterNodeWrapper``
 ``sample_data``      the module ``SampleData``
+``own_files``        in place of the last three, Slicer's own Python files
+
+Who has a Slicer, or its sources, can have the panel run on its Python files instead of on the stand-ins for them, with
+every test of the panel and of the host:
+
+    CYCLEREG_SLICER_PYTHON=Slicer/Base/Python:Slicer/Modules/Scripted/SampleData make test
 
 >>> import host                                              # doctest: +SKIP
 >>> host.start()

@@ -19,7 +19,7 @@ import slicer
 import slicer.util
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from . import parameter_node, sample_data, scripted_module
+from . import own_files, parameter_node, sample_data, scripted_module
 from .layout import LayoutManager
 from .logics import Logics
 from .pythonqt import qt_module, with_manners
@@ -28,6 +28,9 @@ from .widgets import CTK, SLICER, QUiLoader
 
 class _ModuleManager:
     """Modules are never unloaded here."""
+
+    def module(self, name: str) -> Any:
+        return getattr(slicer.modules, name.lower(), None)
 
     def connect(self, signature: str, function: Callable[..., Any]) -> None:
         return None
@@ -65,6 +68,9 @@ class _Application(QtCore.QObject):
     def layoutManager(self) -> LayoutManager:
         return self._layouts
 
+    def translate(self, context: str, text: str) -> str:
+        return QtCore.QCoreApplication.translate(context, text)
+
     def commandOptions(self) -> types.SimpleNamespace:
         return types.SimpleNamespace(noMainWindow=True)
 
@@ -82,8 +88,9 @@ class _Application(QtCore.QObject):
         self.startupCompleted.emit()
 
 
-_MODULES = ("qt", "ctk", "SampleData", "slicer.ScriptedLoadableModule", "slicer.parameterNodeWrapper")
-_ATTRIBUTES = ("app", "modules", "mrmlScene", "selfTests", "ScriptedLoadableModule", "parameterNodeWrapper", *SLICER)
+_MODULES = ("qt", "ctk", *own_files.NAMES)
+_ATTRIBUTES = ("app", "modules", "mrmlScene", "selfTests", *SLICER)
+_ATTRIBUTES += tuple(name.split(".")[1] for name in own_files.NAMES if "." in name)
 _before: dict[str, Any] = {}
 # Scenes of hosts that were stopped, kept for as long as Python runs.
 _ended: list[Any] = []
@@ -103,14 +110,13 @@ def start() -> Any:
     for module, classes in ((ctk, CTK), (slicer, SLICER)):
         for name, cls in classes.items():
             setattr(module, name, cls)
-    slicer.ScriptedLoadableModule = scripted_module.module()
-    slicer.parameterNodeWrapper = parameter_node.module()
-    stand_ins = (qt, ctk, sample_data.module(), slicer.ScriptedLoadableModule, slicer.parameterNodeWrapper)
-    sys.modules.update({module.__name__: module for module in stand_ins})
+    sys.modules.update(qt=qt, ctk=ctk)
     slicer.mrmlScene = slicer.vtkMRMLScene()
     slicer.app = with_manners(_Application)()
     slicer.modules = slicer.app.logics.modules()
     slicer.modules.sampleDataSources = {}
+    made = (scripted_module.module(), parameter_node.module(), sample_data.module())
+    own_files.load({module.__name__: module for module in made})
     return application
 
 
@@ -141,7 +147,8 @@ def stop() -> None:
             delattr(slicer, name)
     _before.clear()
     for name in list(sys.modules):
-        if name in _MODULES or name.split(".")[0] in ("CycleReg", "CycleRegPanel"):
+        ours = name in _MODULES or name.startswith("slicer.parameterNodeWrapper.")
+        if ours or name.split(".")[0] in ("CycleReg", "CycleRegPanel"):
             del sys.modules[name]
 
 
@@ -155,7 +162,7 @@ def open_module(name: str, path: Path) -> Any:
     if folder not in sys.path:
         sys.path.append(folder)
     module = importlib.import_module(name)
-    parent = SLICER["qMRMLWidget"]()
+    parent = SLICER["qSlicerScriptedLoadableModuleWidget"]()
     QtWidgets.QVBoxLayout(parent)
     entry = types.SimpleNamespace(path=str(path), widgetRepresentation=lambda: parent)
     with slicer.app.startup():
@@ -167,6 +174,7 @@ def open_module(name: str, path: Path) -> Any:
         """Make the module's widget, with the code as it was imported last; Slicer calls it on reload, too."""
         widget = getattr(sys.modules[name], name + "Widget")(parent)
         setattr(slicer.modules, name + "Widget", widget)
+        parent.filled_by = widget
         widget.setup()
         parent.isEntered = True
         widget.enter()

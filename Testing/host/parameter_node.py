@@ -1,13 +1,15 @@
-"""A stand-in for ``slicer.parameterNodeWrapper``: typed access to a ``vtkMRMLScriptedModuleNode``, and its widgets.
+"""A stand-in for ``slicer.parameterNodeWrapper``: typed access to a ``vtkMRMLScriptedModuleNode``.
 
 As Slicer documents and does it (Developer Guide, "Parameter nodes"):
 
 * a class's annotated members become properties; what the node lacks is written with its default when it is wrapped;
 * numbers and texts are parameters of the node, truth values ``True`` and ``False``, nodes are references of the
   member's name beside an empty parameter, lists are ``name_len`` and ``name_0``, ``name_1``, … ;
-* values are checked when they are written, and kept until the node is modified;
-* ``connectGui`` binds the widgets inside a widget that have the dynamic property ``SlicerParameterName``; it sets
-  their range, choices and node types from the member's type.
+* values are checked when they are written, first their type, and kept until the node is modified;
+* a list writes itself into the node whenever it is changed.
+
+Not here, because the panel does without: widgets (``connectGui``, ``createGui``), paths, enumerations, tuples,
+dictionaries, unions and parameter packs.
 """
 
 from __future__ import annotations
@@ -17,47 +19,64 @@ import types
 import typing
 import weakref
 from collections.abc import Callable, MutableSequence
-from contextlib import contextmanager
 from typing import Any
 
 import slicer
 import vtk
 
-_PROPERTY = "SlicerParameterName"
-
 
 class Default:
-    """The default of a member, where it is not given with an equals sign."""
+    """The default of a member, where it is not given with an equals sign; a generator makes it anew every time."""
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    def __init__(self, value: Any = None, *, generator: Callable[[], Any] | None = None) -> None:
+        self._value, self._generator = value, generator
+
+    @property
+    def value(self) -> Any:
+        return self._generator() if self._generator is not None else self._value
 
 
-class WithinRange:
+class Validator:
+    """What may be demanded of a value besides its type."""
+
+    def validate(self, value: Any) -> None:
+        raise NotImplementedError
+
+
+class WithinRange(Validator):
     def __init__(self, minimum: float, maximum: float) -> None:
         self.minimum, self.maximum = minimum, maximum
 
     def validate(self, value: Any) -> None:
         if not self.minimum <= value <= self.maximum:
-            raise ValueError(f"Value must be within range [{self.minimum}, {self.maximum}], is {value}")
+            raise ValueError(f"{value} is not within {self.minimum} and {self.maximum}")
 
 
-class Minimum:
+class Minimum(Validator):
     def __init__(self, minimum: float) -> None:
         self.minimum = minimum
 
     def validate(self, value: Any) -> None:
         if value < self.minimum:
-            raise ValueError(f"Value must be at least {self.minimum}, is {value}")
+            raise ValueError(f"{value} is less than {self.minimum}")
 
 
-class Choice:
+class Maximum(Validator):
+    def __init__(self, maximum: float) -> None:
+        self.maximum = maximum
+
+    def validate(self, value: Any) -> None:
+        if value > self.maximum:
+            raise ValueError(f"{value} is more than {self.maximum}")
+
+
+class Choice(Validator):
     def __init__(self, choices: list[Any]) -> None:
         self.choices = choices
 
     def validate(self, value: Any) -> None:
         if value not in self.choices:
-            raise ValueError(f"Value must be one of {self.choices}, is {value}")
+            raise ValueError(f"{value} is none of {self.choices}")
 
 
 # ---------------------------------------------------------------------- values in a node
@@ -76,12 +95,12 @@ class _Plain:
         return bool(node.HasParameter(name))
 
     def check(self, value: Any) -> None:
-        allowed = (int, float) if self.kind is float else self.kind
-        if not isinstance(value, allowed):
-            raise TypeError(f"Value must be of type {self.kind.__name__}, is {value!r}")
+        if value is None:
+            raise ValueError("A value must not be None")
+        if not isinstance(value, (int, float) if self.kind is float else self.kind):
+            raise TypeError(f"{value!r} is not of type {self.kind.__name__}")
 
     def write(self, node: Any, name: str, value: Any) -> None:
-        self.check(value)
         node.SetParameter(name, str(value))
 
     def read(self, node: Any, name: str) -> Any:
@@ -92,21 +111,18 @@ class _Plain:
         node.UnsetParameter(name)
 
 
-class _Node:
+class _Node(_Plain):
     """A node of the scene, or None."""
-
-    def __init__(self, kind: type) -> None:
-        self.kind = kind
 
     def default(self) -> Any:
         return None
 
-    def is_in(self, node: Any, name: str) -> bool:
-        return bool(node.HasParameter(name))
+    def check(self, value: Any) -> None:
+        if value is not None and not isinstance(value, self.kind):
+            raise TypeError(f"{value!r} is not a {self.kind.__name__}")
 
     def write(self, node: Any, name: str, value: Any) -> None:
-        if value is not None and not isinstance(value, self.kind):
-            raise TypeError(f"Value must be a {self.kind.__name__}, is {value!r}")
+        # The parameter tells "none chosen" from "never written".
         node.SetParameter(name, "")
         node.SetNodeReferenceID(name, value.GetID() if value is not None else None)
 
@@ -114,14 +130,14 @@ class _Node:
         return node.GetNodeReference(name)
 
     def remove(self, node: Any, name: str) -> None:
-        node.UnsetParameter(name)
+        super().remove(node, name)
         node.RemoveNodeReferenceIDs(name)
 
 
 class _List:
     """Values of one type."""
 
-    def __init__(self, element: Any) -> None:
+    def __init__(self, element: _Validated) -> None:
         self.element, self.length = element, _Plain(int)
 
     def default(self) -> list[Any]:
@@ -130,14 +146,29 @@ class _List:
     def is_in(self, node: Any, name: str) -> bool:
         return self.length.is_in(node, f"{name}_len")
 
+    def check(self, values: Any) -> None:
+        """Every element is checked when it is written."""
+
     def write(self, node: Any, name: str, values: Any) -> None:
+        before = list(self.read(node, name)) if self.is_in(node, name) else []
         with slicer.util.NodeModify(node):
-            before = self.length.read(node, f"{name}_len") if self.is_in(node, name) else 0
-            for index, value in enumerate(values):
-                self.element.write(node, f"{name}_{index}", value)
-            self.length.write(node, f"{name}_len", len(values))
-            for index in range(len(values), before):
-                self.element.remove(node, f"{name}_{index}")
+            try:
+                self._write(node, name, values, len(before))
+            except Exception:
+                # Whole or not at all.
+                self._write(node, name, before, len(values))
+                raise
+
+    def _write(self, node: Any, name: str, values: Any, count_before: int) -> None:
+        for index, value in enumerate(values):
+            self.element.write(node, f"{name}_{index}", value)
+        self.length.write(node, f"{name}_len", len(values))
+        for index in range(len(values), count_before):
+            self.element.remove(node, f"{name}_{index}")
+
+    def remove(self, node: Any, name: str) -> None:
+        self._write(node, name, [], len(self.read(node, name)))
+        self.length.remove(node, f"{name}_len")
 
     def read(self, node: Any, name: str) -> _Observed:
         count = self.length.read(node, f"{name}_len")
@@ -145,10 +176,17 @@ class _List:
 
 
 class _Observed(MutableSequence):
-    """A list that writes itself into its node whenever it is changed."""
+    """A list that writes itself into its node whenever it is changed, and otherwise cannot be added to."""
 
     def __init__(self, kind: _List, node: Any, name: str, values: list[Any]) -> None:
         self._kind, self._node, self._name, self._values = kind, node, name, values
+
+    def _save(self) -> None:
+        try:
+            self._kind.write(self._node, self._name, self._values)
+        finally:
+            # What the node refused is not in the list either.
+            self._values = self._kind.read(self._node, self._name)._values
 
     def __len__(self) -> int:
         return len(self._values)
@@ -158,111 +196,82 @@ class _Observed(MutableSequence):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._values[index] = value
-        self._kind.write(self._node, self._name, self._values)
+        self._save()
 
     def __delitem__(self, index: Any) -> None:
         del self._values[index]
-        self._kind.write(self._node, self._name, self._values)
+        self._save()
 
     def insert(self, index: int, value: Any) -> None:
         self._values.insert(index, value)
-        self._kind.write(self._node, self._name, self._values)
+        self._save()
+
+    def __add__(self, other: Any) -> Any:
+        raise NotImplementedError("Only += changes the list of a parameter node")
+
+    __radd__ = __mul__ = __rmul__ = __add__
 
     def __eq__(self, other: Any) -> bool:
-        return list(self) == list(other)
+        return self._values == (other._values if isinstance(other, _Observed) else other)
 
     __hash__ = None
 
 
-def _kind_of(annotation: Any) -> Any:
-    if typing.get_origin(annotation) is list:
-        return _List(_kind_of(typing.get_args(annotation)[0]))
-    if annotation in (int, float, str, bool):
-        return _Plain(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, slicer.vtkMRMLNode):
-        return _Node(annotation)
-    raise TypeError(f"Unable to create serializer for type: {annotation}")
+class _Validated:
+    """A kind of value with what else is demanded of it."""
+
+    def __init__(self, annotation: Any) -> None:
+        kind, *extra = typing.get_args(typing.Annotated[annotation, None])[:-1]
+        self.validators = [one for one in extra if isinstance(one, Validator)]
+        self.given = next((one for one in extra if isinstance(one, Default)), None)
+        if typing.get_origin(kind) is list:
+            self.kind = _List(_Validated(typing.get_args(kind)[0]))
+        elif kind in (int, float, str, bool):
+            self.kind = _Plain(kind)
+        elif isinstance(kind, type) and issubclass(kind, slicer.vtkMRMLNode):
+            self.kind = _Node(kind)
+        else:
+            raise TypeError(f"The stand-in keeps no {kind}")
+        self.is_in, self.read, self.remove = self.kind.is_in, self.kind.read, self.kind.remove
+
+    def write(self, node: Any, name: str, value: Any) -> None:
+        self.kind.check(value)
+        for validator in self.validators:
+            validator.validate(value)
+        self.kind.write(node, name, value)
 
 
-class _Member:
+class _Member(_Validated):
     """One annotated member of a class."""
 
     def __init__(self, owner: type, name: str, annotation: Any) -> None:
-        self.name, self.validators, given = name, [], []
-        if typing.get_origin(annotation) is typing.Annotated:
-            annotation, *extra = typing.get_args(annotation)
-            given = [one for one in extra if isinstance(one, Default)]
-            self.validators = [one for one in extra if hasattr(one, "validate")]
-        self.annotation, self.kind = annotation, _kind_of(annotation)
+        super().__init__(annotation)
+        self.annotation = annotation
         if hasattr(owner, name):
-            self.default = getattr(owner, name)
+            self.default = Default(getattr(owner, name))
         else:
-            self.default = given[0].value if given else self.kind.default()
-
-    def write(self, node: Any, value: Any) -> None:
-        for validator in self.validators:
-            validator.validate(value)
-        self.kind.write(node, self.name, value)
-
-
-# ---------------------------------------------------------------------- widgets
-
-
-def _bound(widget: Any, member: _Member) -> tuple[Any, Callable[[], Any], Callable[[Any], None]]:
-    """The signal that tells of a change, and how the widget is read and written."""
-    import qt
-
-    within = next((one for one in member.validators if isinstance(one, WithinRange)), None)
-    if type(widget) is qt.QCheckBox and member.annotation is bool:
-        return widget.stateChanged, lambda: widget.checked, lambda value: setattr(widget, "checked", value)
-    if (type(widget) is qt.QSpinBox and member.annotation is int) or (
-        type(widget) is qt.QDoubleSpinBox and member.annotation is float
-    ):
-        if within is not None:
-            widget.setRange(within.minimum, within.maximum)
-        return widget.valueChanged, lambda: widget.value, lambda value: setattr(widget, "value", value)
-    if type(widget) is qt.QLineEdit and member.annotation is str:
-        return widget.textChanged, lambda: widget.text, lambda value: setattr(widget, "text", value)
-    choice = next((one for one in member.validators if isinstance(one, Choice)), None)
-    if type(widget) is qt.QComboBox and choice is not None:
-        widget.clear()
-        widget.addItems([str(one) for one in choice.choices])
-        return (
-            widget.currentIndexChanged,
-            lambda: choice.choices[widget.currentIndex],
-            lambda value: setattr(widget, "currentIndex", choice.choices.index(value)),
-        )
-    if type(widget) is slicer.qMRMLNodeComboBox and isinstance(member.kind, _Node):
-        # The types in the .ui file do not count.
-        widget.nodeTypes = [member.annotation.__name__]
-        return widget.currentNodeChanged, widget.currentNode, widget.setCurrentNode
-    raise RuntimeError(
-        f"Unable to create GUI connector from datatype '{member.annotation}' to widget type '{type(widget)}'"
-    )
+            self.default = self.given or Default(generator=self.kind.default)
 
 
 # ---------------------------------------------------------------------- the wrapper
 
 
-class _Wrapper:
-    """What ``parameterNodeWrapper`` adds to a class."""
+class _Cache:
+    """The values of one node, read again whenever it is modified by others."""
 
-    allParameters: typing.ClassVar[dict[str, _Member]] = {}
-
-    def __init__(self, parameterNode: Any, prefix: str | None = None) -> None:
-        self.parameterNode = parameterNode
-        self._guis: dict[int, list[tuple[str, Any, Callable[[], Any], Callable[[Any], None], Any]]] = {}
-        self._updating = self._writing = False
-        self._values: dict[str, Any] = {}
-        self._recall()
-        # A wrapper that nobody holds any more stops listening.
+    def __init__(self, node: Any, members: dict[str, _Member], prefix: str) -> None:
+        self._node, self._members, self._prefix = node, members, prefix
+        self._writing = False
+        self.values: dict[str, Any] = {}
+        # The node outlives wrappers and must not keep them.
         me = weakref.ref(self)
-        self._tag = parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: me() and me()._recall())
+        self._tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: me() and me()._recall())
+        self._recall()
 
     def __del__(self) -> None:
         # VTK may be gone before this when Python ends.
         if not sys.is_finalizing():
-            self.parameterNode.RemoveObserver(self._tag)
+            self._node.RemoveObserver(self._tag)
 
     def _recall(self) -> None:
         """Read everything; what the node lacks, as after a scene was closed, is written with its default."""
@@ -270,108 +279,88 @@ class _Wrapper:
             return
         self._writing = True
         try:
-            for name, member in self.allParameters.items():
-                if not member.kind.is_in(self.parameterNode, name):
-                    member.write(self.parameterNode, member.default)
-                self._values[name] = member.kind.read(self.parameterNode, name)
+            for name, member in self._members.items():
+                key = self._prefix + name
+                if not member.is_in(self._node, key):
+                    member.write(self._node, key, member.default.value)
+                self.values[name] = member.read(self._node, key)
         finally:
             self._writing = False
 
-    def getValue(self, name: str) -> Any:
-        return self._values[name]
-
-    def setValue(self, name: str, value: Any) -> None:
+    def write(self, name: str, value: Any) -> None:
+        member, key = self._members[name], self._prefix + name
         self._writing = True
         try:
-            with slicer.util.NodeModify(self.parameterNode):
-                self.allParameters[name].write(self.parameterNode, value)
-                self._values[name] = self.allParameters[name].kind.read(self.parameterNode, name)
+            # Who is told of the change reads the new value already.
+            with slicer.util.NodeModify(self._node):
+                member.write(self._node, key, value)
+                self.values[name] = member.read(self._node, key)
         finally:
             self._writing = False
 
-    def default(self, name: str) -> Default:
-        return Default(self.allParameters[name].default)
 
-    def connectGui(self, gui: Any) -> int:
-        from PySide6 import QtWidgets
-
-        widgets = [w for w in gui.findChildren(QtWidgets.QWidget) if w.property(_PROPERTY)]
-        unknown = [w.property(_PROPERTY) for w in widgets if w.property(_PROPERTY) not in self.allParameters]
-        if unknown:
-            raise ValueError(f"Cannot find a param with the given name: {unknown[0]}")
-        bound = []
-        for widget in widgets:
-            name = widget.property(_PROPERTY)
-            signal, read, write = _bound(widget, self.allParameters[name])
-            write(self.getValue(name))
-
-            def changed(*_: Any, name: str = name, read: Callable[[], Any] = read) -> None:
-                if not self._updating:
-                    self.setValue(name, read())
-
-            signal.connect(changed)
-            bound.append((name, signal, read, write, changed))
-        tag = len(self._guis)
-        self._guis[tag] = bound
-        self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._show(tag))
-        return tag
-
-    def disconnectGui(self, tag: int) -> None:
-        for _name, signal, _read, _write, changed in self._guis.pop(tag, []):
-            signal.disconnect(changed)
-
-    def _show(self, tag: int) -> None:
-        if self._updating:
-            return
-        with self._busy():
-            for name, _signal, _read, write, _changed in self._guis.get(tag, []):
-                write(self.getValue(name))
-
-    @contextmanager
-    def _busy(self) -> Any:
-        self._updating = True
-        try:
-            yield
-        finally:
-            self._updating = False
-
-    def StartModify(self) -> Any:
-        return self.parameterNode.StartModify()
-
-    def EndModify(self, state: Any) -> Any:
-        return self.parameterNode.EndModify(state)
-
-    def AddObserver(self, event: Any, callback: Any, priority: float = 0.0) -> int:
-        return self.parameterNode.AddObserver(event, callback, priority)
-
-    def RemoveObserver(self, tag: int) -> None:
-        self.parameterNode.RemoveObserver(tag)
-
-    def Modified(self) -> None:
-        self.parameterNode.Modified()
+def _members_of(cls: type) -> dict[str, _Member]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {name: _Member(cls, name, annotation) for name, annotation in hints.items()}
 
 
-def parameterNodeWrapper(cls: type) -> type:
-    """The class decorator."""
-    members = {
-        name: _Member(cls, name, annotation)
-        for name, annotation in typing.get_type_hints(cls, include_extras=True).items()
-    }
+def _member(wrapper: Any, name: str) -> _Member:
+    if name not in wrapper.allParameters:
+        raise ValueError(f"There is no parameter {name}, but {', '.join(wrapper.allParameters)}")
+    return wrapper.allParameters[name]
+
+
+def _init(self: Any, parameterNode: Any, prefix: str | None = None) -> None:
+    self.parameterNode = parameterNode
+    self._cache = _Cache(parameterNode, self.allParameters, prefix or "")
+
+
+def _get(self: Any, name: str) -> Any:
+    _member(self, name)
+    return self._cache.values[name]
+
+
+def _set(self: Any, name: str, value: Any) -> None:
+    _member(self, name)
+    self._cache.write(name, value)
+
+
+_METHODS: dict[str, Callable[..., Any]] = {
+    "getValue": _get,
+    "setValue": _set,
+    "default": lambda self, name: _member(self, name).default,
+    "dataType": lambda self, name: _member(self, name).annotation,
+    "isCached": lambda self, name: _member(self, name) is not None,
+    "StartModify": lambda self: self.parameterNode.StartModify(),
+    "EndModify": lambda self, state: self.parameterNode.EndModify(state),
+    "AddObserver": lambda self, event, function, priority=0.0: self.parameterNode.AddObserver(
+        event, function, priority
+    ),
+    "RemoveObserver": lambda self, tag: self.parameterNode.RemoveObserver(tag),
+    "Modified": lambda self: self.parameterNode.Modified(),
+}
+
+
+def parameterNodeWrapper(cls: type | None = None) -> Any:
+    """The class decorator, with or without parentheses; what else the class defines stays."""
+    if cls is None:
+        return parameterNodeWrapper
+    members = _members_of(cls)
     for name in members:
-        if hasattr(_Wrapper, name):
-            raise ValueError(f"Cannot use reserved name '{name}' in a parameterNodeWrapper")
-    properties = {
-        name: property(
-            lambda self, name=name: self.getValue(name), lambda self, value, name=name: self.setValue(name, value)
+        setattr(
+            cls, name, property(lambda self, n=name: _get(self, n), lambda self, value, n=name: _set(self, n, value))
         )
-        for name in members
-    }
-    return type(cls.__name__, (_Wrapper,), {**properties, "allParameters": members, "__doc__": cls.__doc__})
+    for name, method in {"allParameters": members, **_METHODS}.items():
+        if hasattr(cls, name):
+            raise ValueError(f"The name {name} is the wrapper's own")
+        setattr(cls, name, method)
+    cls.__init__ = _init
+    return cls
 
 
 def module() -> types.ModuleType:
     """The module ``slicer.parameterNodeWrapper``."""
     made = types.ModuleType("slicer.parameterNodeWrapper")
-    for one in (parameterNodeWrapper, Default, WithinRange, Minimum, Choice):
+    for one in (parameterNodeWrapper, Default, Validator, WithinRange, Minimum, Maximum, Choice):
         setattr(made, one.__name__, one)
     return made

@@ -22,6 +22,17 @@ class qMRMLWidget(QtWidgets.QWidget):
                 child.setMRMLScene(scene)
 
 
+class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
+    """The representation of a scripted module; ``self()`` gives the Python object that fills it."""
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self.filled_by: Any = None
+
+    def self(me) -> Any:
+        return me.filled_by
+
+
 class qMRMLNodeComboBox(QtWidgets.QComboBox):
     """Lists the scene's nodes of its types, "None" first; follows nodes that are added, removed and renamed.
 
@@ -219,8 +230,59 @@ class ctkPathLineEdit(QtWidgets.QWidget):
         self.history.append(self._line.text())
 
 
-CTK = {cls.__name__: with_manners(cls) for cls in (ctkCollapsibleButton, ctkPathLineEdit)}
-SLICER = {cls.__name__: with_manners(cls) for cls in (qMRMLWidget, qMRMLNodeComboBox)}
+class ctkDirectoryButton(QtWidgets.QPushButton):
+    """A button that shows the folder that is chosen."""
+
+    directoryChanged = QtCore.Signal(str)
+
+    def _set_directory(self, directory: str) -> None:
+        if directory != self.text():
+            self.setText(directory)
+            self.directoryChanged.emit(directory)
+
+    directory = QtCore.Property(str, lambda self: self.text(), _set_directory, notify=directoryChanged)
+
+
+class ctkSliderWidget(QtWidgets.QDoubleSpinBox):
+    """A number within bounds; the slider beside it is not drawn."""
+
+
+class ctkRangeWidget(QtWidgets.QWidget):
+    """Two numbers, the second not below the first; the slider between them is not drawn."""
+
+    valuesChanged = QtCore.Signal(float, float)
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        layout = QtWidgets.QHBoxLayout(self)
+        self._ends = [QtWidgets.QDoubleSpinBox(), QtWidgets.QDoubleSpinBox()]
+        for end in self._ends:
+            layout.addWidget(end)
+            end.valueChanged.connect(self._on_value)
+
+    def setRange(self, minimum: float, maximum: float) -> None:
+        for end in self._ends:
+            end.setRange(minimum, maximum)
+
+    def setValues(self, low: float, high: float) -> None:
+        self._ends[0].setValue(low)
+        self._ends[1].setValue(max(low, high))
+
+    def _on_value(self) -> None:
+        self.valuesChanged.emit(*(end.value() for end in self._ends))
+
+    minimumValue = QtCore.Property(float, lambda self: self._ends[0].value())
+    maximumValue = QtCore.Property(float, lambda self: self._ends[1].value())
+
+
+CTK = {
+    cls.__name__: with_manners(cls)
+    for cls in (ctkCollapsibleButton, ctkPathLineEdit, ctkDirectoryButton, ctkSliderWidget, ctkRangeWidget)
+}
+SLICER = {
+    cls.__name__: with_manners(cls)
+    for cls in (qMRMLWidget, qMRMLNodeComboBox, qSlicerScriptedLoadableModuleWidget)
+}
 
 
 class QUiLoader(QtUiTools.QUiLoader):
