@@ -105,6 +105,18 @@ class Bindings:
         finally:
             self._showing = False
 
+    def forget(self, node: Any) -> None:
+        """A node is about to be removed from the scene: nothing is chosen in its place.
+
+        Its selectors would take the next node by themselves, and a result would then overwrite that one.
+        """
+        parameters = self._parameterNode()
+        if parameters is None:
+            return
+        for field in self.fields():
+            if parameters.getValue(field) is node:
+                parameters.setValue(field, None)
+
     def _onChanged(self, field: str, value: Any) -> None:
         node = self._parameterNode()
         if node is not None and not self._showing and node.getValue(field) != value:

@@ -108,7 +108,7 @@ class PhasesSection(Section):
     def problem(self) -> str | None:
         """What keeps the phases from being registered; None when they can be."""
         if self.parameterNode is None:
-            return _("The scene is being closed.")
+            return _("The scene is being closed or loaded.")
         common = Parameters.of(self.parameterNode)
         if common.fixedNode is None:
             return _("Select a fixed volume.")

@@ -57,7 +57,7 @@ class RunSection(Section):
             button.enabled = True
             return
         parameters = None if self.parameterNode is None else Parameters.of(self.parameterNode)
-        problem = _("The scene is being closed.") if parameters is None else parameters.problem()
+        problem = _("The scene is being closed or loaded.") if parameters is None else parameters.problem()
         button.text = _("Apply")
         button.enabled = problem is None
         usual = _("Register the moving volume onto the fixed one.")

@@ -32,7 +32,7 @@ class Section:
 
     @property
     def parameterNode(self) -> Any:
-        """The parameter set that is shown; None while a scene is being closed."""
+        """The parameter set that is shown; None while a scene is being closed or loaded."""
         return self.panel.parameterNode
 
     def setup(self) -> None:

@@ -54,7 +54,9 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for event, function in (
             (slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose),
             (slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose),
+            (slicer.mrmlScene.StartImportEvent, self.onSceneStartImport),
             (slicer.mrmlScene.EndImportEvent, self.onSceneEndImport),
+            (slicer.mrmlScene.NodeAboutToBeRemovedEvent, self._onNodeAboutToBeRemoved),
             (slicer.mrmlScene.NodeRemovedEvent, self._onNodeRemoved),
         ):
             self.addObserver(slicer.mrmlScene, event, function)
@@ -109,6 +111,10 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             section.onSceneEndClose()
         self.setParameterNode(self.logic.getParameterNode())
 
+    def onSceneStartImport(self, caller: Any = None, event: Any = None) -> None:
+        """Selectors list all nodes anew when a scene was loaded, and show none meanwhile; that is nobody's choice."""
+        self.setParameterNode(None)
+
     def onSceneEndImport(self, caller: Any = None, event: Any = None) -> None:
         """A scene was loaded: its parameter set took the place of the one that was here."""
         self.setParameterNode(self.logic.getParameterNode())
@@ -116,7 +122,7 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # ------------------------------------------------------------------ parameter sets
 
     def setParameterNode(self, parameterNode: CycleRegParameterNode | None) -> None:
-        """Show another parameter set; None while there is no scene to keep one."""
+        """Show another parameter set; None while the scene is being closed or loaded."""
         if self.parameterNode is not None:
             self.removeObserver(
                 self.parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified
@@ -131,6 +137,10 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parameterNode is None or node is None or node is self.parameterNode.parameterNode:
             return
         self.setParameterNode(CycleRegParameterNode(node))
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeAboutToBeRemoved(self, caller: Any, event: Any, node: Any) -> None:
+        self.bindings.forget(node)
 
     def _onNodeRemoved(self, caller: Any = None, event: Any = None) -> None:
         """The user may have removed the parameter set that is shown."""
