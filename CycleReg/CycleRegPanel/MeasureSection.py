@@ -18,6 +18,7 @@ from .MeasurePairs import MeasurePairs
 from .MeasurePart import MeasurePart
 from .MeasureSegments import MeasureSegments
 from .MeasureTables import MeasureTables
+from .Volumes import companions
 from .Worker import CANCELLED, SUCCEEDED, Worker
 
 _SELECTORS = (
@@ -96,6 +97,20 @@ class MeasureSection(MeasurePart):
     def onResult(self, result: Any) -> None:
         if result.transform is not None:
             self.ui.measureTransformSelector.setCurrentNode(result.transform)
+            self._guess()
+
+    def _guess(self) -> None:
+        """Take the landmarks and segmentations that belong to the two volumes, where there is one of each and the user
+        has chosen none."""
+        fixed, moving = self._volumes()
+        if fixed is None or moving is None:
+            return
+        for what, kind in (("Landmarks", "vtkMRMLMarkupsFiducialNode"), ("Segmentation", "vtkMRMLSegmentationNode")):
+            if self.node(f"Fixed{what}") is None and self.node(f"Moving{what}") is None:
+                found = companions(fixed, moving, kind), companions(moving, fixed, kind)
+                if [len(nodes) for nodes in found] == [1, 1]:
+                    for side, nodes in zip(("Fixed", "Moving"), found):
+                        getattr(self.ui, f"measure{side}{what}Selector").setCurrentNode(nodes[0])
 
     def onSceneStartClose(self) -> None:
         self.cancel()

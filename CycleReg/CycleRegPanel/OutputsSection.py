@@ -11,9 +11,9 @@ from CycleRegLib.errors import CycleRegError
 
 from .Host import _
 from .Section import Section
+from .Volumes import CARRIED, belongsTo
 
 _CARRIED = ("vtkMRMLSegmentationNode", "vtkMRMLMarkupsNode")
-_COPY = "CycleReg.CarriedFrom"
 
 
 class OutputsSection(Section):
@@ -39,8 +39,9 @@ class OutputsSection(Section):
         self.refresh()
 
     def onResult(self, result: Any) -> None:
-        moving = self.parameterNode.movingNode
-        if self.parameterNode.showMoving and moving is not None and moving.GetScene() is not None:
+        node = self.parameterNode
+        moving = node.movingNode if node is not None and node.showMoving else None
+        if moving is not None and moving.GetScene() is not None:
             from CycleRegLib.mrml import show_under
 
             if moving.GetParentTransformNode() is not result.transform:
@@ -52,7 +53,7 @@ class OutputsSection(Section):
         node = self.parameterNode
         moving = None if node is None else node.movingNode
         found = [one for kind in _CARRIED for one in slicer.util.getNodesByClass(kind)]
-        found = [one for one in found if not one.GetHideFromEditors() and not one.GetAttribute(_COPY)]
+        found = [one for one in found if not one.GetHideFromEditors() and not one.GetAttribute(CARRIED)]
         if found == self._listed and moving is self._moving:
             return
         self._listed, self._moving = found, moving
@@ -101,7 +102,7 @@ class OutputsSection(Section):
             made = []
             for one in self.checked():
                 copy = carry_along(one, node.outputTransform, f"{one.GetName()} on {fixed}")
-                copy.SetAttribute(_COPY, one.GetID())
+                copy.SetAttribute(CARRIED, one.GetID())
                 made.append(copy.GetName())
         except CycleRegError as error:
             self.panel.fail(str(error))
@@ -114,15 +115,3 @@ class OutputsSection(Section):
         self.ui.carryButton.toolTip = problem or _(
             "Copy what is checked and put the copies under the transform; the originals stay as they are."
         )
-
-
-def belongsTo(node: Any, volume: Any) -> bool:
-    """Whether a segmentation was drawn on the volume, or a node's name begins with the volume's."""
-    if volume is None:
-        return False
-    if node.IsA("vtkMRMLSegmentationNode"):
-        role = node.GetReferenceImageGeometryReferenceRole()
-        referred = node.GetNodeReference(role)
-        if referred is not None:
-            return referred is volume
-    return node.GetName().lower().startswith(volume.GetName().lower())
