@@ -208,7 +208,10 @@ def write_image(image: sitk.Image, path: os.PathLike[str] | str) -> None:
     # Of JPEG it is the quality in per cent.
     level = 95 if suffix_of(path) in (".jpg", ".jpeg") else 1
     _write(path, lambda: sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=level))
-    # The writers of NIfTI and of pictures do not notice that the disk is full.
+    # The writers of NRRD, NIfTI and of pictures do not notice when the disk is full, or not for the last bytes.
+    least = 352 if suffix_of(path) == ".nii" else 1  # bytes of a header
+    if path.stat().st_size < least or (suffix_of(path) == ".nrrd" and not _ends_with_size(path, image)):
+        raise _not_written(path, "not all of it arrived")
     try:
         if suffix_of(path) in PICTURE_SUFFIXES:
             read_any_image(path)
@@ -253,6 +256,14 @@ def _write(path: Path, write: Callable[[], None]) -> None:
 
 def _not_written(path: Path, reason: str) -> OSError:
     return OSError(f"{path.name} could not be written ({reason}); the disk may be full")
+
+
+def _ends_with_size(path: Path, image: sitk.Image) -> bool:
+    """Whether a compressed image is there to its last bytes, in which gzip says how many there are without it."""
+    size = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
+    with open(path, "rb") as file:
+        file.seek(-min(4, path.stat().st_size), os.SEEK_END)
+        return file.read() == (size % 2**32).to_bytes(4, "little")
 
 
 def _ends_with_fixed_parameters(path: Path) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import struct
 import warnings
@@ -512,3 +513,24 @@ class TestWriting:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             np.testing.assert_array_equal(sitk.GetArrayFromImage(read_any_image(tmp_path / name)), ARRAY)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files to stand for a full disk")
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nii.gz", "a.nii", "a.mha", "a.png"])
+def test_a_disk_that_is_full_is_noticed_to_the_last_byte(tmp_path: Path, name: str) -> None:
+    """Some writers of ITK hand the end of a file over when they close it, and do not say that it did not fit."""
+    import resource
+
+    image = sitk.Cast(fixed_image()[:, :, 5], sitk.sitkUInt8) if name == "a.png" else fixed_image()
+    path = tmp_path / name
+    write_image(image, path)
+    full = path.stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in (0, 100, full // 2, full - 2000, full - 500, full - 8, full - 1):
+        path.unlink(missing_ok=True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max(size, 0), before[1]))
+        try:
+            with pytest.raises(OSError, match="the disk may be full"):
+                write_image(image, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
