@@ -1,8 +1,8 @@
 """PySide6 with the manners of PythonQt, by which Slicer's Python speaks to Qt.
 
 * Qt properties are attributes: ``button.text = "Apply"``, ``combo.currentData``.
-* Signals are also connected by their C++ signature: ``button.connect("clicked(bool)", f)``; ``f`` gets as many
-  arguments as it takes.
+* Signals are also connected by their C++ signature: ``button.connect("clicked(bool)", f)``; ``f`` gets the arguments
+  that the signature names, or the first of them if it takes fewer.
 * The object name is the attribute ``name``.
 
 Both need a Python subclass of every Qt class, because PySide6's own classes cannot be changed.
@@ -39,9 +39,15 @@ def _arguments_taken(function: Callable[..., Any]) -> int | None:
 
 
 def _connect(self: Any, signature: str, function: Callable[..., Any]) -> None:
+    name, _, listed = signature.rstrip(")").partition("(")
     taken = _arguments_taken(function)
-    signal = getattr(self, signature.split("(")[0])
-    signal.connect(lambda *arguments: function(*arguments[:taken]))
+
+    def call(*arguments: Any) -> Any:
+        return function(*arguments[:taken])
+
+    # By the number of arguments PySide6 tells clicked() from clicked(bool), and PythonQt what a function is given.
+    by_count = (lambda: call(), lambda a: call(a), lambda a, b: call(a, b), lambda a, b, c: call(a, b, c))
+    getattr(self, name).connect(by_count[len(listed.split(",")) if listed else 0])
 
 
 def with_manners(cls: type) -> type:

@@ -33,6 +33,13 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
         return me.filled_by
 
 
+def _option(kind: type, name: str, default: Any) -> Any:
+    """A property of a node selector; what it lists follows."""
+    return QtCore.Property(
+        kind, lambda self: self._options.get(name, default), lambda self, value: self._set_option(name, value)
+    )
+
+
 class qMRMLNodeComboBox(QtWidgets.QComboBox):
     """Lists the scene's nodes of its types, "None" first; follows nodes that are added, removed and renamed.
 
@@ -42,6 +49,12 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
 
     currentNodeChanged = QtCore.Signal(object)
 
+    noneEnabled = _option(bool, "noneEnabled", False)
+    noneDisplay = _option(str, "noneDisplay", "None")
+    showHidden = _option(bool, "showHidden", False)
+    showChildNodeTypes = _option(bool, "showChildNodeTypes", True)
+    baseName = _option(str, "baseName", "")
+
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._scene = None
@@ -49,9 +62,23 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         self._current = None
         self._filling = False
         self._attributes: dict[str, tuple[str, str]] = {}
-        self.nodeTypes: list[str] = []
+        self._options: dict[str, Any] = {}
+        self._types: list[str] = []
         self.currentIndexChanged.connect(self._on_index)
         self.setEnabled(False)
+
+    def _set_option(self, name: str, value: Any) -> None:
+        self._options[name] = value
+        self._fill()
+
+    @property
+    def nodeTypes(self) -> list[str]:
+        return self._types
+
+    @nodeTypes.setter
+    def nodeTypes(self, types: Any) -> None:
+        self._types = list(types)
+        self._fill()
 
     def mrmlScene(self) -> Any:
         return self._scene
@@ -77,16 +104,14 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
 
     def addAttribute(self, node_type: str, name: str, value: str) -> None:
         self._attributes[node_type] = (name, value)
-        if self._scene is not None:
-            self._fill()
+        self._fill()
 
     def addNode(self, node_type: str = "") -> Any:
         """As the user's choice of "Create new": the node is selected."""
         node_type = node_type or self.nodeTypes[0]
-        base = self.property("baseName") or node_type.removeprefix("vtkMRML").removesuffix("Node")
         node = self._scene.CreateNodeByClass(node_type)
         node.UnRegister(None)
-        node.SetName(self._scene.GenerateUniqueName(base))
+        node.SetName(self._scene.GenerateUniqueName(self.baseName or node.GetNodeTagName()))
         if node_type in self._attributes:
             node.SetAttribute(*self._attributes[node_type])
         self._scene.AddNode(node)
@@ -100,22 +125,22 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
             for index in range(self._scene.GetNumberOfNodesByClass(node_type)):
                 node = self._scene.GetNthNodeByClass(index, node_type)
                 is_child = node.GetClassName() != node_type
-                hidden = node.GetHideFromEditors() and not self.property("showHidden")
-                if is_child and self.property("showChildNodeTypes") is False:
+                hidden = node.GetHideFromEditors() and not self.showHidden
+                if is_child and not self.showChildNodeTypes:
                     continue
                 if not hidden and (name is None or node.GetAttribute(name) == value):
                     found.append(node)
         return found
 
     def _fill(self) -> None:
-        if self._filling:
+        if self._filling or self._scene is None:
             return
         self._filling = True
         chosen = self._current
         self.blockSignals(True)
         self.clear()
-        if self.property("noneEnabled") is not False:
-            self.addItem(self.property("noneDisplay") or "None")
+        if self.noneEnabled:
+            self.addItem(self.noneDisplay)
         for node in self._nodes():
             self.addItem(node.GetName(), node.GetID())
         index = self.findData(chosen.GetID()) if chosen is not None else 0
@@ -280,8 +305,7 @@ CTK = {
     for cls in (ctkCollapsibleButton, ctkPathLineEdit, ctkDirectoryButton, ctkSliderWidget, ctkRangeWidget)
 }
 SLICER = {
-    cls.__name__: with_manners(cls)
-    for cls in (qMRMLWidget, qMRMLNodeComboBox, qSlicerScriptedLoadableModuleWidget)
+    cls.__name__: with_manners(cls) for cls in (qMRMLWidget, qMRMLNodeComboBox, qSlicerScriptedLoadableModuleWidget)
 }
 
 
