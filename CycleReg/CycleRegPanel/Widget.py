@@ -23,7 +23,6 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """Composes the sections, follows the life of scene and module, and shows one of the scene's parameter sets."""
 
     def __init__(self, parent: Any = None) -> None:
-        ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic: CycleRegLogic | None = None
         self.parameterNode: CycleRegParameterNode | None = None
@@ -31,6 +30,8 @@ class CycleRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # Tests put a stand-in for qt.QProcess here.
         self.processFactory: Callable[[], Any] | None = None
         self.bindings: Bindings | None = None
+        # Last: without a parent, Slicer's base class makes one and calls setup() at once.
+        ScriptedLoadableModuleWidget.__init__(self, parent)
 
     # ------------------------------------------------------------------ Slicer's life cycle
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from panel_cases import host, slicer
+from panel_cases import add_volume, host, slicer
 
 own_files = host.own_files
 
@@ -150,6 +150,20 @@ class TestSelfTest:
         del sys.modules["Probe"].ProbeTest
         with pytest.raises(AssertionError, match="ProbeTest"):
             slicer.selfTests["Probe"]()
+
+
+def test_the_panel_of_this_module_can_be_made_without_a_parent(panel):
+    """As scripts do; Slicer's base class then sets it up before the module's own constructor is through."""
+    alone = type(panel)()
+    assert alone.parent.visible
+    alone.ui.fixedSelector.setCurrentNode(add_volume("Portal"))
+    assert alone.parameterNode.fixedNode.GetName() == "Portal"
+    # It follows the scene, and is rid of it when it is done.
+    slicer.mrmlScene.Clear(0)
+    assert alone.ui.fixedSelector.currentNode() is None
+    alone.cleanup()
+    assert alone.Observations == []
+    alone.parent.deleteLater()
 
 
 class TestLogic:
