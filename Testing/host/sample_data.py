@@ -121,24 +121,16 @@ class SampleDataLogic:
             raise TypeError(f"SampleDataSource expected, not {type(sampleDataSource)}")
         return sampleDataSource in SampleDataLogic.sampleDataSourcesByCategory(category)
 
-    def sourceForSampleName(self, sampleName: str) -> SampleDataSource | None:
-        for sources in self.sampleDataSourcesByCategory().values():
-            for source in sources:
-                if source.sampleName == sampleName:
-                    return source
-        return None
-
-    def downloadFromSource(self, source: SampleDataSource, maximumAttemptsCount: int = 3) -> list[Any]:
-        raise OSError(f"The stand-in has no network to download {source.uris} from")
-
 
 def click(category: str, name: str) -> Any:
     """Press the button of a data set in the module's panel; returns what its downloader returns."""
     import SampleData
 
-    logic = SampleData.SampleDataLogic
-    (source,) = [one for one in logic.sampleDataSourcesByCategory(category) if one.sampleDescription == name]
-    return source.customDownloader(source) if source.customDownloader else logic().downloadFromSource(source)
+    sources = SampleData.SampleDataLogic.sampleDataSourcesByCategory(category)
+    (source,) = [one for one in sources if one.sampleDescription == name]
+    if source.customDownloader is None:
+        raise NotImplementedError(f"The host has no network to download {source.uris} from")
+    return source.customDownloader(source)
 
 
 def module() -> types.ModuleType:

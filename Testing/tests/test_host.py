@@ -253,6 +253,13 @@ class TestSampleData:
         host.click_sample_data("Probe", "One")
         assert pressed == sources["Probe"]
 
+    def test_the_host_downloads_nothing(self, sources):
+        from SampleData import SampleDataLogic
+
+        SampleDataLogic.registerCustomSampleDataSource(sampleName="One", **ONE)
+        with pytest.raises(NotImplementedError, match="example.org"):
+            host.click_sample_data("Probe", "One")
+
 
 class TestOwnFiles:
     """Slicer's own files take the place of the stand-ins, each where a folder has it."""
