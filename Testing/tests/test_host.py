@@ -257,7 +257,7 @@ class TestSampleData:
         from SampleData import SampleDataLogic
 
         SampleDataLogic.registerCustomSampleDataSource(sampleName="One", **ONE)
-        with pytest.raises(NotImplementedError, match="example.org"):
+        with pytest.raises(NotImplementedError, match="no network"):
             host.click_sample_data("Probe", "One")
 
 
