@@ -40,12 +40,18 @@ class CycleReg(ScriptedLoadableModule):
             "Analysis 2021) and on related work that its documentation names. "
             "Not for clinical use without validation on your own data."
         )
-        # The Sample Data module may be loaded after this one.
-        slicer.app.connect("startupCompleted()", registerSampleData)
+        # Other modules, and the window, may be made after this.
+        slicer.app.connect("startupCompleted()", onStartupCompleted)
 
 
-def registerSampleData() -> None:
-    """Offer the sample pair in Slicer's Sample Data module."""
+def onStartupCompleted() -> None:
+    """Offer the sample pair in Slicer's Sample Data module; let scenes that were saved with the module's views find
+    their layout."""
     from CycleRegPanel import Sample
 
+    from CycleRegLib.view_layout import add_layout
+
     Sample.register()
+    layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    if layout is not None:  # there is none without a window
+        add_layout(layout)

@@ -25,10 +25,9 @@ from ..geometry import Grid
 from ..images_2d import check_any
 from ..node_roles import INVERSE_ROLE, ROUNDTRIP_ROLE, WARPED_ROLE
 from ..planar import FlatPair, is_flat
+from .color_tables import JACOBIAN, ROUNDTRIP
 from .nodes import image_from_volume_node, transform_from_node
 from .results import (
-    DIVERGING,
-    SEQUENTIAL,
     TABLE,
     TRANSFORM,
     VECTOR_VOLUME,
@@ -363,11 +362,11 @@ def _write_volumes(nodes: Mapping[str, Any], ready: Mapping[str, Any], moving: A
     if jacobian is not None:
         write_volume(jacobian, ready["jacobian"])
         jacobian.SetDescription("Jacobian determinant: below 1 shrinks, above 1 grows, 0 or less folds.")
-        show_range(jacobian, 0.0, 2.0, DIVERGING)
+        show_range(jacobian, 0.0, 2.0, JACOBIAN)
     if roundtrip is not None:
         write_volume(roundtrip, ready["roundtrip"])
         roundtrip.SetDescription("Round-trip error in mm; -1, not shown, where the point leaves the moving volume.")
-        show_range(roundtrip, 0.0, roundtrip_top(ready["roundtrip"]), SEQUENTIAL, hide_below=0.0)
+        show_range(roundtrip, 0.0, roundtrip_top(ready["roundtrip"]), ROUNDTRIP, hide_below=0.0)
 
 
 # ---------------------------------------------------------------------- the summary as a table

@@ -18,6 +18,7 @@ from ..colors import nice_ceiling
 from ..errors import InputError
 from ..fields import DisplacementField
 from ..geometry import Grid
+from .color_tables import Scale, color_table
 from .vtk_bridge import (
     flip_both,
     flip_target,
@@ -40,9 +41,6 @@ _ACCEPTED = {
     TABLE: (TABLE,),
 }
 
-#: Colours of numbers about a middle, and from nothing up: the first that a scene has is taken.
-DIVERGING = ("vtkMRMLColorTableNodeFileDivergingBlueRed.txt", "vtkMRMLColorTableNodeGrey")
-SEQUENTIAL = ("vtkMRMLColorTableNodeFileInferno.txt", "vtkMRMLColorTableNodeIron", "vtkMRMLColorTableNodeGrey")
 _FOLDER_ATTRIBUTE = "CycleReg.Results"
 
 
@@ -209,8 +207,8 @@ def roundtrip_top(image: sitk.Image) -> float:
     return nice_ceiling(max(1.0, float(np.percentile(known, 99)) if known.size else 0.0))
 
 
-def show_range(node: Any, low: float, high: float, colors: Sequence[str], hide_below: float | None = None) -> None:
-    """Show a volume of numbers from ``low`` to ``high`` in the first of ``colors`` (node ids) that the scene has.
+def show_range(node: Any, low: float, high: float, scale: Scale, hide_below: float | None = None) -> None:
+    """Show a volume of numbers from ``low`` to ``high`` in the colours of ``scale``.
 
     ``hide_below`` makes smaller values transparent.
     """
@@ -218,9 +216,7 @@ def show_range(node: Any, low: float, high: float, colors: Sequence[str], hide_b
     state = display.StartModify()
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(low, high)
-    found = [color for color in colors if node.GetScene().GetNodeByID(color) is not None]
-    if found:
-        display.SetAndObserveColorNodeID(found[0])
+    display.SetAndObserveColorNodeID(color_table(node.GetScene(), scale).GetID())
     if hide_below is not None:
         display.SetAutoThreshold(False)
         display.SetThreshold(hide_below, float(np.finfo(np.float32).max))

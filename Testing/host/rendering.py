@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import slicer
 import vtk
-from PySide6 import QtCore, QtGui
+from PySide6 import QtCore, QtGui, QtWidgets
 from vtk.util.numpy_support import vtk_to_numpy
 
 # There is no display; VTK would look for one first.
@@ -120,7 +120,7 @@ def photograph_window(panel: Any, path: Path, width: int = 1280) -> None:
     """Save a picture of the panel beside the views, as in the window: module on the left, views on the right."""
     shown = panel.grab().toImage()
     picture = QtGui.QImage(width, shown.height(), QtGui.QImage.Format_RGB32)
-    picture.fill(panel.palette().color(QtGui.QPalette.ColorRole.Window))
+    picture.fill(QtWidgets.QWidget.palette(panel).color(QtGui.QPalette.ColorRole.Window))
     painter = QtGui.QPainter(picture)
     painter.drawImage(0, 0, shown)
     painter.drawImage(shown.width() + 4, 0, draw_layout(width - shown.width() - 4, shown.height()))
@@ -156,10 +156,11 @@ def _draw_view(painter: QtGui.QPainter, name: str, place: QtCore.QRect) -> None:
     painter.setPen(QtGui.QColor("black") if color.lightness() > 110 else QtGui.QColor("white"))
     volume = logic.GetMRMLScene().GetNodeByID(logic.GetSliceCompositeNode().GetBackgroundVolumeID() or "")
     title = "" if volume is None else volume.GetName()
-    flags = QtCore.Qt.AlignVCenter | QtCore.Qt.AlignLeft
-    painter.drawText(bar.adjusted(6, 0, -6, 0), flags, f"{node.GetLayoutLabel()}   {title}")
     offset = f"{node.GetOrientation()}  {logic.GetSliceOffset():.1f} mm"
     painter.drawText(bar.adjusted(6, 0, -6, 0), QtCore.Qt.AlignVCenter | QtCore.Qt.AlignRight, offset)
+    room = bar.width() - 24 - painter.fontMetrics().horizontalAdvance(offset)
+    title = painter.fontMetrics().elidedText(f"{node.GetLayoutLabel()}   {title}", QtCore.Qt.ElideRight, room)
+    painter.drawText(bar.adjusted(6, 0, -6, 0), QtCore.Qt.AlignVCenter | QtCore.Qt.AlignLeft, title)
     pixels = widget.sliceView().draw(place.width(), place.height() - _BAR)
     height, width, _ = pixels.shape
     image = QtGui.QImage(pixels.data, width, height, 3 * width, QtGui.QImage.Format_RGB888)

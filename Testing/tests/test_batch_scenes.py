@@ -213,6 +213,7 @@ class TestContent:
         assert kinds[1] < kinds[0]
         assert {name for _, name in kinds[0] - kinds[1]} == {
             "moving to fixed Jacobian determinant", "moving to fixed round trip (mm)",
+            "CycleReg Jacobian determinant", "CycleReg round trip",  # their colours
         }  # fmt: skip
 
 

@@ -152,7 +152,7 @@ def test_the_logic_is_there_without_application_and_qt():
         "print(sorted(n for n in dir(CycleReg.CycleRegLogic()) if n[0] != '_'))\n",
         str(MODULE.parent),
     )
-    assert out.strip() == "['evaluate', 'getParameterNode', 'process']"
+    assert out.strip() == "['evaluate', 'getParameterNode', 'loadSample', 'process']"
 
 
 def test_the_logic_passes_every_argument_on(monkeypatch):

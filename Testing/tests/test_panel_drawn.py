@@ -9,6 +9,7 @@ import pytest
 from measuring_cases import register_known
 from panel_cases import choose, host, open_panel, slicer
 
+from CycleRegLib import mrml
 from CycleRegLib.mrml import views
 
 SIZE = (320, 240)
@@ -120,3 +121,19 @@ def test_a_photograph_shows_every_view_below_its_bar(panel, compared, tmp_path):
     assert (picture.width(), picture.height()) == (800, 600)
     for (x, y), (_label, color) in zip(((200, 4), (600, 4), (200, 304), (600, 304)), views.VIEWS.values()):
         assert picture.pixelColor(x, y).name().upper() == color
+
+
+def test_a_scene_that_was_saved_with_the_views_opens_with_them(panel, compared, tmp_path, monkeypatch):
+    """In an application that has just started, where nobody has pressed Compare."""
+    panel.ui.viewsCompareButton.click()
+    mrml.save_scene(tmp_path / "compared.mrb")
+    panel.cleanup()
+    host.stop()
+    host.start()
+    again = open_panel(monkeypatch)
+    mrml.read_scene(tmp_path / "compared.mrb", slicer.mrmlScene)
+    assert slicer.app.layoutManager().sliceViewNames() == list(views.VIEWS)
+    assert again.ui.viewsRestoreButton.enabled
+    again.ui.viewsRestoreButton.click()
+    assert slicer.app.layoutManager().sliceViewNames() == ["Red", "Green", "Yellow"]
+    again.cleanup()

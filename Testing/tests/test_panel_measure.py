@@ -262,7 +262,8 @@ class TestMeasuring:
     def test_figures_are_those_of_the_library(self, panel, done):
         nodes = [*select_landmarks(panel), *select_segments(panel)]
         measure(panel)
-        tables = {what: mrml.table_text(section(panel).tables.tables()[what]) for what in ("summary", "segments", "tumor")}
+        shown = section(panel).tables.tables()
+        tables = {what: mrml.table_text(shown[what]) for what in ("summary", "segments", "tumor")}
         volumes = [slicer.mrmlScene.GetFirstNodeByName(name) for name in "AB"]
         direct = mrml.evaluate(*volumes, done.transform, *nodes)
         for what, text in tables.items():

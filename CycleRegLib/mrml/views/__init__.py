@@ -8,8 +8,7 @@ Everything here is MRML: Slicer's window follows the layout node by itself.
 
 from __future__ import annotations
 
-from .arranging import COMPARISONS, arrange, check_comparison, set_opacity
-from .layout import (
+from ...view_layout import (
     COMPARISON,
     FIXED,
     LAYOUT,
@@ -18,12 +17,10 @@ from .layout import (
     VIEW_GROUP,
     VIEWS,
     WARPED,
-    align_views,
     layout_description,
-    register_layout,
-    set_orientation,
-    slice_views,
 )
+from .arranging import COMPARISONS, arrange, check_comparison, set_opacity
+from .layout import align_views, register_layout, set_orientation, slice_views
 from .memory import is_arranged, restore
 from .overlays import grid_display, show_grid
 from .registered import Registered

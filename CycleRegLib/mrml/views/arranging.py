@@ -7,18 +7,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from .layout import (
-    COMPARISON,
-    FIXED,
-    LAYOUT,
-    MOVING,
-    WARPED,
-    composite_node,
-    fill,
-    register_layout,
-    set_orientation,
-    slice_views,
-)
+from ...view_layout import COMPARISON, FIXED, LAYOUT, MOVING, WARPED
+from .layout import composite_node, fill, register_layout, set_orientation, slice_views
 from .memory import remember, state_of, take_out
 from .overlays import remove_legends, show_grid, show_legend
 from .registered import Registered

@@ -7,38 +7,7 @@ from typing import Any
 import slicer
 
 from ...errors import InputError
-
-#: Slicer keeps numbers below some hundreds for its own layouts; this one is the module's.
-LAYOUT = 7134
-#: Views of one group follow each other when they are linked, and no others.
-VIEW_GROUP = 7134
-FIXED, MOVING, WARPED, COMPARISON = "CycleRegFixed", "CycleRegMoving", "CycleRegWarped", "CycleRegComparison"
-#: Singleton tags of the slice views, in reading order, with their labels and frame colours.
-VIEWS = {
-    FIXED: ("F", "#40E0D0"),
-    MOVING: ("M", "#FFA826"),
-    WARPED: ("W", "#FFFFFF"),
-    COMPARISON: ("C", "#B0B0B0"),
-}
-ORIENTATIONS = ("Axial", "Coronal", "Sagittal")
-
-
-def layout_description() -> str:
-    """The layout as Slicer's XML: fixed and moving above, warped and comparison below."""
-    rows = []
-    names = list(VIEWS)
-    for row in (names[:2], names[2:]):
-        items = "".join(
-            f'<item><view class="vtkMRMLSliceNode" singletontag="{name}">'
-            f'<property name="orientation" action="default">{ORIENTATIONS[0]}</property>'
-            f'<property name="viewlabel" action="default">{VIEWS[name][0]}</property>'
-            f'<property name="viewcolor" action="default">{VIEWS[name][1]}</property>'
-            f'<property name="viewgroup" action="default">{VIEW_GROUP}</property>'
-            "</view></item>"
-            for name in row
-        )
-        rows.append(f'<item><layout type="horizontal">{items}</layout></item>')
-    return f'<layout type="vertical">{"".join(rows)}</layout>'
+from ...view_layout import FIXED, ORIENTATIONS, VIEW_GROUP, VIEWS, add_layout
 
 
 def register_layout(scene: Any) -> Any:
@@ -52,10 +21,7 @@ def register_layout(scene: Any) -> Any:
     node = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
     if node is None:
         raise InputError("The scene has no layout, so that there are no views to arrange. Open Slicer's main window.")
-    if not node.IsLayoutDescription(LAYOUT):
-        node.AddLayoutDescription(LAYOUT, layout_description())
-    else:
-        node.SetLayoutDescription(LAYOUT, layout_description())
+    add_layout(node)
     return node
 
 

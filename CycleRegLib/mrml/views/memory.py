@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 from ...node_roles import VIEWS_TAG
+from ...view_layout import LAYOUT, VIEWS
+from ..color_tables import remove_unused_tables
 from ..vtk_bridge import parents_of
-from .layout import LAYOUT, VIEWS, composite_node, fill
+from .layout import composite_node, fill
 from .overlays import remove_grid, remove_legends
 from .registered import Registered
 from .volumes import made_volumes, remove
@@ -100,6 +102,7 @@ def restore(scene: Any) -> bool:
     for node in made_volumes(scene):
         remove(scene, node)
     remove_legends(scene)
+    remove_unused_tables(scene)
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
         composite = scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
         for name, _, setter in _COMPOSITE:

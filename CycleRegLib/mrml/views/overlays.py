@@ -8,7 +8,8 @@ import slicer
 
 from ...colors import nice_ceiling
 from ...geometry import Grid
-from .layout import COMPARISON, WARPED, slice_node
+from ...view_layout import COMPARISON, WARPED
+from .layout import slice_node
 from .registered import Registered
 from .volumes import MADE
 

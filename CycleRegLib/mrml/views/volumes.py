@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,8 @@ from ...colors import nice_ceiling
 from ...comparison_images import checkerboard, difference
 from ...geometry import Grid
 from ...slices import intensity_window
-from ..results import DIVERGING, SEQUENTIAL, VECTOR_VOLUME, VOLUME, roundtrip_top, show_like, show_range, write_volume
+from ..color_tables import DIFFERENCE, ROUNDTRIP, Scale
+from ..results import VECTOR_VOLUME, VOLUME, roundtrip_top, show_like, show_range, write_volume
 from .registered import Registered
 
 #: Attribute of every node that is made for the views.
@@ -29,7 +29,7 @@ class Content:
     like: Any = None
     low: float = 0.0
     high: float = 1.0
-    colors: Sequence[str] = ()
+    scale: Scale | None = None
     hide_below: float | None = None
 
 
@@ -54,11 +54,11 @@ def contents_of(registered: Registered, comparison: str) -> dict[str, Content]:
         image = difference(fixed, warped)
         top = float(np.percentile(np.abs(sitk.GetArrayViewFromImage(image)), 99))
         top = nice_ceiling(max(top, 1e-6))
-        contents[comparison] = Content(image, "CycleReg difference", low=-top, high=top, colors=DIVERGING)
+        contents[comparison] = Content(image, "CycleReg difference", low=-top, high=top, scale=DIFFERENCE)
     elif comparison == "roundtrip" and registered.roundtrip is None:
         image = registered.round_trip(fixed)
         contents[comparison] = Content(
-            image, "CycleReg round trip (mm)", high=roundtrip_top(image), colors=SEQUENTIAL, hide_below=0.0
+            image, "CycleReg round trip (mm)", high=roundtrip_top(image), scale=ROUNDTRIP, hide_below=0.0
         )
     return contents
 
@@ -84,7 +84,7 @@ def write(scene: Any, node: Any, content: Content) -> Any:
     if content.like is not None:
         show_like(node, content.like)
     else:
-        show_range(node, content.low, content.high, content.colors, hide_below=content.hide_below)
+        show_range(node, content.low, content.high, content.scale, hide_below=content.hide_below)
     return node
 
 
