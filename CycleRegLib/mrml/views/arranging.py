@@ -62,6 +62,7 @@ def arrange(
     made = {role: write(scene, state.GetNodeReference(role), content) for role, content in contents.items()}
     for role, node in made.items():
         state.SetNodeReferenceID(role, node.GetID())
+    remove_legends(scene)  # before their volumes, which they ask for their colours
     for node in made_volumes(scene):
         if node not in made.values():
             remove(scene, node)
@@ -99,7 +100,6 @@ def set_opacity(scene: Any, opacity: float) -> None:
 
 def _show_comparison(scene: Any, fixed: Any, warped: Any, shown: Any, comparison: str, opacity: float) -> None:
     composite = composite_node(scene, COMPARISON)
-    remove_legends(scene)
     if comparison == "blend":
         fill(composite, fixed, warped, opacity)
     elif comparison == "roundtrip":

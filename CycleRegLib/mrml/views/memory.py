@@ -99,9 +99,9 @@ def restore(scene: Any) -> bool:
     _put_back(state)
     for name in VIEWS:
         fill(composite_node(scene, name), None)
+    remove_legends(scene)  # before their volumes, which they ask for their colours
     for node in made_volumes(scene):
         remove(scene, node)
-    remove_legends(scene)
     remove_unused_tables(scene)
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
         composite = scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
