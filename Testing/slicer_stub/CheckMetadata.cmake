@@ -1,5 +1,5 @@
 # Slicer refuses to package an extension without these.
-foreach(stub_name HOMEPAGE CATEGORY CONTRIBUTORS DESCRIPTION ICONURL DEPENDS)
+foreach(stub_name HOMEPAGE CATEGORY CONTRIBUTORS DESCRIPTION ICONURL SCREENSHOTURLS DEPENDS)
   if("${EXTENSION_${stub_name}}" STREQUAL "")
     message(FATAL_ERROR "EXTENSION_${stub_name} is not set")
   endif()
