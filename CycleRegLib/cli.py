@@ -122,6 +122,7 @@ def add_series_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", required=True, metavar="DIR", help="new folder; in it one folder for each moving image"
     )
     out.add_argument("--no-volumes", action="store_true", help="do not write the moving images resampled")
+    out.add_argument("--inverse-transforms", action="store_true", help="write the transforms back, too")
     parser.add_argument("--progress", default="bar", choices=STYLES, help="how progress is shown (default bar)")
 
 

@@ -1,8 +1,8 @@
 """``cyclereg series``: the files of several moving images that are registered onto one fixed image.
 
 The output folder holds ``series.json``, a list with the ``name``, ``status`` (``done`` or ``failed``) and ``reason`` of
-every moving image, and for each that was registered a folder of its name with ``transform.nrrd``, ``warped.nrrd`` and
-``summary.json``.
+every moving image, and for each that was registered a folder of its name with ``transform.nrrd``, ``warped.nrrd``,
+``summary.json`` and, where it was asked for, ``inverse.nrrd``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .registration import RegistrationResult
 from .series import register_series
 
 INDEX = "series.json"
-TRANSFORM, WARPED, SUMMARY = "transform.nrrd", "warped.nrrd", "summary.json"
+TRANSFORM, INVERSE, WARPED, SUMMARY = "transform.nrrd", "inverse.nrrd", "warped.nrrd", "summary.json"
 
 
 def run_series(arguments: argparse.Namespace) -> None:
@@ -59,7 +59,7 @@ def run_series(arguments: argparse.Namespace) -> None:
     records = []
     for one in register_series(fixed, moving, make_progress(arguments.progress), **options):
         if one.registration is not None:
-            _write(one.registration, folder, one.name, not arguments.no_volumes)
+            _write(one.registration, folder / one.name, not arguments.no_volumes, arguments.inverse_transforms)
         status = "failed" if one.registration is None else "done"
         records.append({"name": one.name, "status": status, "reason": one.reason})
     with OutputTransaction() as out:
@@ -82,11 +82,12 @@ def _names(paths: list[str]) -> dict[str, str]:
     return found
 
 
-def _write(result: RegistrationResult, folder: Path, name: str, volume: bool) -> None:
-    place = folder / name
+def _write(result: RegistrationResult, place: Path, volume: bool, inverse: bool) -> None:
     place.mkdir()
     with OutputTransaction() as out:
         write_transform(result.field, out.path(place / TRANSFORM))
+        if inverse:
+            write_transform(result.inverse, out.path(place / INVERSE))
         if volume:
             write_image(result.warped, out.path(place / WARPED))
         write_json(result.summary(), out.path(place / SUMMARY))

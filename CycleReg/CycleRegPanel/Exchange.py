@@ -43,7 +43,7 @@ class Exchange:
             given.fixedNode,
             given.movingNode,
             outputTransform=given.outputTransform if given.outputTransform is not None else True,
-            outputInverseTransform=given.outputInverseTransform,
+            outputInverseTransform=given.inverse,
             outputVolume=given.outputVolume,
             outputJacobian=given.outputJacobian,
             outputRoundtrip=given.outputRoundtrip,
@@ -57,7 +57,7 @@ class Exchange:
         arguments += given.options()
         arguments += ["--output-transform", folder.file("transform.nrrd")]
         for node, option, name in (
-            (given.outputInverseTransform, "--output-inverse-transform", "inverse.nrrd"),
+            (given.inverse, "--output-inverse-transform", "inverse.nrrd"),
             (given.outputVolume, "--output-volume", "warped.nrrd"),
             (given.outputJacobian, "--output-jacobian", "jacobian.nrrd"),
             (given.outputRoundtrip, "--output-roundtrip", "roundtrip.nrrd"),

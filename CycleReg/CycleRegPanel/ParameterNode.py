@@ -39,6 +39,7 @@ class CycleRegParameterNode:
 
     outputTransform: slicer.vtkMRMLTransformNode
     outputInverseTransform: slicer.vtkMRMLTransformNode
+    bothDirections: bool = True
     outputVolume: slicer.vtkMRMLVolumeNode
     outputJacobian: slicer.vtkMRMLVolumeNode
     outputRoundtrip: slicer.vtkMRMLVolumeNode

@@ -35,8 +35,8 @@ def methodOf(choice: str) -> Method:
 class Parameters:
     """One set of choices.  It knows whether it can run, and why not (:meth:`problem`).
 
-    ``outputTransform`` may be None: a transform node is then made when the result is there.  The other outputs are
-    written only where a node is given.
+    ``outputTransform`` may be None: a transform node is then made when the result is there; so is one for the inverse
+    with ``bothDirections``.  The other outputs are written only where a node is given.
     """
 
     fixedNode: Any = None
@@ -46,6 +46,7 @@ class Parameters:
     initialTransform: Any = None
     outputTransform: Any = None
     outputInverseTransform: Any = None
+    bothDirections: bool = True
     outputVolume: Any = None
     outputJacobian: Any = None
     outputRoundtrip: Any = None
@@ -65,6 +66,13 @@ class Parameters:
         """As a parameter set says; nodes that were removed from the scene are None."""
         values = {field.name: parameterNode.getValue(field.name) for field in dataclasses.fields(cls)}
         return cls(**{name: None if _isGone(value) else value for name, value in values.items()})
+
+    @property
+    def inverse(self) -> Any:
+        """Where the inverse transform goes: a node, True for a new one, None for nowhere."""
+        if self.outputInverseTransform is not None:
+            return self.outputInverseTransform
+        return True if self.bothDirections else None
 
     @property
     def outputs(self) -> list[Any]:

@@ -53,6 +53,7 @@ class PhasesExchange:
                 given.fixedNode,
                 phase.node,
                 outputTransform=True,
+                outputInverseTransform=given.inverse,
                 outputVolume=self._warped,
                 fixedMask=given.fixedMask,
                 initialTransform=given.initialTransform,
@@ -67,6 +68,7 @@ class PhasesExchange:
             self._jobs[str(number)] = dataclasses.replace(job, inputs=kept, moving_name=phase.name)
         arguments = ["series", *arguments, "--moving", *paths, "--output", folder.file("results")]
         arguments += [] if self._warped else ["--no-volumes"]
+        arguments += ["--inverse-transforms"] if given.inverse else []
         return [*arguments, *given.options(), "--progress", "json"]
 
     def stage(self, text: str) -> str:

@@ -170,6 +170,7 @@ class RunSection(Section):
         if isinstance(self._exchange, Exchange):
             if self.parameterNode is not None:
                 self.parameterNode.outputTransform = last.transform
+                self.parameterNode.outputInverseTransform = last.inverse_transform
             for section in self.panel.sections:
                 section.onResult(last)
             self.panel.say(_("Done."))

@@ -122,10 +122,13 @@ def write_series(process: Any, failed: tuple[str, ...] = ()) -> None:
             index[-1]["reason"] = "It is empty."
             continue
         (out / name).mkdir()
-        vectors = np.broadcast_to(np.float32([int(name), 0, 0]), (*fixed.GetSize()[::-1], 3))
-        field = sitk.GetImageFromArray(vectors, isVector=True)
-        field.CopyInformation(fixed)
-        sitk.WriteImage(field, str(out / name / "transform.nrrd"))
+        back = "--inverse-transforms" in process.arguments
+        for file, wanted, sign in (("transform", True, 1), ("inverse", back, -1)):
+            if wanted:
+                vectors = np.broadcast_to(np.float32([sign * int(name), 0, 0]), (*fixed.GetSize()[::-1], 3))
+                field = sitk.GetImageFromArray(vectors, isVector=True)
+                field.CopyInformation(fixed)
+                sitk.WriteImage(field, str(out / name / f"{file}.nrrd"))
         if "--no-volumes" not in process.arguments:
             sitk.WriteImage(fixed + int(name), str(out / name / "warped.nrrd"))
         summary = {"method": "optimize", "seconds": {"total": 1.0}}
@@ -174,6 +177,9 @@ class TestPhases:
             assert point == pytest.approx((10.0 - number, -20.0, 15.0))
             warped = slicer.mrmlScene.GetFirstNodeByName(f"{name} warped to Portal")
             assert slicer.util.arrayFromVolume(warped).min() == number
+            inverse = slicer.mrmlScene.GetFirstNodeByName(f"Portal to {name} transform")
+            inverse.GetTransformFromParent().TransformPoint((10.0, -20.0, 15.0), point)
+            assert point == pytest.approx((10.0 + number, -20.0, 15.0))
         assert "2 registered" in ui.statusLabel.text
         assert list(tmp_path.iterdir()) == []
 
@@ -182,9 +188,11 @@ class TestPhases:
         delayed = add_volume("Delayed")
         check_phases(panel, arterial, delayed)
         panel.ui.phasesWarpedCheckBox.checked = False
+        panel.ui.bothDirectionsCheckBox.checked = False
         panel.ui.phasesApplyButton.click()
         (process,) = panel.processes
         assert "--no-volumes" in process.arguments
+        assert "--inverse-transforms" not in process.arguments
         write_series(process, failed=("1",))
         process.say(errors=b"cyclereg: error: 1 of 2 could not be registered: 1 (It is empty.)\n")
         process.end(1)

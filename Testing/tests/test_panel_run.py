@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from panel_cases import PANEL, choose_pair, number_of_nodes, results_shown, slicer, write_results
+from panel_cases import PANEL, choose, choose_pair, number_of_nodes, results_shown, slicer, write_results
 
 
 class TestRun:
@@ -26,7 +26,7 @@ class TestRun:
         assert process.arguments[1] == "register"
         assert process.option("--preset") == "accurate"
         assert process.option("--progress") == "json"
-        assert process.option("--output-inverse-transform") is None
+        assert process.option("--output-jacobian") is None
         written = sitk.ReadImage(process.option("--moving"))
         assert np.array_equal(sitk.GetArrayFromImage(written), slicer.util.arrayFromVolume(moving))
         assert written.GetSpacing() == pytest.approx((1.5, 2.0, 2.5))
@@ -90,6 +90,28 @@ class TestRun:
         write_results(panel.processes[1])
         panel.processes[1].end()
         assert number_of_nodes() == before
+
+    def test_the_inverse_comes_by_itself_unless_it_is_not_wanted(self, panel):
+        """Both directions are made; a second run overwrites the same two nodes."""
+        choose_pair(panel)
+        panel.ui.bothDirectionsCheckBox.checked = False
+        panel.ui.applyButton.click()
+        assert panel.processes[0].option("--output-inverse-transform") is None
+        write_results(panel.processes[0])
+        panel.processes[0].end()
+        assert panel.ui.outputInverseTransformSelector.currentNode() is None
+        panel.ui.bothDirectionsCheckBox.checked = True
+        for run in (1, 2):
+            panel.ui.applyButton.click()
+            write_results(panel.processes[run])
+            panel.processes[run].end()
+            inverse = panel.ui.outputInverseTransformSelector.currentNode()
+            assert inverse.GetName() == "Portal to Arterial transform"
+            point = [0.0, 0.0, 0.0]
+            inverse.GetTransformFromParent().TransformPoint((10.0, -20.0, 15.0), point)
+            assert point[0] == pytest.approx(11.0)
+        choose(panel.ui.viewsComparisonComboBox, "roundtrip")
+        assert panel.ui.viewsCompareButton.enabled, panel.ui.viewsCompareButton.toolTip
 
     def test_an_error_of_the_child_is_one_message_and_leaves_the_scene(self, panel, tmp_path):
         choose_pair(panel)

@@ -28,6 +28,7 @@ def change_everything(panel) -> None:
     ui.patchOverlapSpinBox.value = 0.25
     ui.organSlicesCheckBox.checked = True
     ui.showMovingCheckBox.checked = True
+    ui.bothDirectionsCheckBox.checked = False
 
 
 CHANGED = {
@@ -42,6 +43,7 @@ CHANGED = {
     "patchOverlap": 0.25,
     "organSlices": True,
     "showMoving": True,
+    "bothDirections": False,
 }
 
 
@@ -77,7 +79,7 @@ def test_defaults_are_restored_by_one_button(panel):
     change_everything(panel)
     panel.ui.expertDefaultsButton.click()
     after = values(panel.parameterNode)
-    kept = ("method", "device", "checkpoint", "showMoving")
+    kept = ("method", "device", "checkpoint", "showMoving", "bothDirections")
     assert after == {**before, **{name: CHANGED[name] for name in kept}}
     assert panel.ui.patchSizeSpinBox.value == 64
 

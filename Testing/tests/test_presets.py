@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from CycleRegLib import cli, registration, series
 from CycleRegLib.errors import InputError
+from CycleRegLib.images import read_transform
 from CycleRegLib.methods import get_method
 from CycleRegLib.presets import DEFAULT_PRESET, PRESETS, get_preset, list_presets, method_of
 
@@ -119,6 +120,20 @@ def test_the_series_command_writes_a_folder_for_each_image(tmp_path, capsys):
         "warped.nrrd",
     ]
     assert not (out / "flat").exists()
+
+
+def test_the_series_command_writes_both_directions_where_asked(tmp_path):
+    """The way there and back ends where it began."""
+    for name, image in (("fixed", body()), ("arterial", body(2))):
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nrrd"))
+    arguments = ["series", "--fixed", str(tmp_path / "fixed.nrrd"), "--moving", str(tmp_path / "arterial.nrrd")]
+    arguments += ["--output", str(tmp_path / "out"), "--affine", "none", "--no-volumes", "--inverse-transforms"]
+    assert cli.main([*arguments, "--progress", "none"]) == 0
+    there, back = (read_transform(tmp_path / "out" / "arterial" / name) for name in ("transform.nrrd", "inverse.nrrd"))
+    for point in ((24.0, 22.0, 20.0), (28.0, 20.0, 18.0)):
+        moved = there.TransformPoint(point)
+        assert moved[0] - point[0] == pytest.approx(2.0, abs=0.6)
+        np.testing.assert_allclose(back.TransformPoint(moved), point, atol=0.2)
 
 
 def test_devices_tell_their_memory(capsys):
