@@ -16,6 +16,12 @@ TABLE_ROLES = {
     "segments": "CycleReg.SegmentTable",
     "tumor": "CycleReg.TumorTable",
 }
+#: From an evaluated transform to the lines of the tumour's diameters, by image and length.
+DIAMETER_ROLES = {
+    (side, length): f"CycleReg.Diameter.{side}.{length}"
+    for side in ("fixed", "moving", "warped")
+    for length in ("long", "short")
+}
 #: From an evaluated transform to the plot of the landmarks' errors.
 CHART_ROLE = "CycleReg.LandmarkChart"
 #: Singleton tag of the node that remembers what the comparing views replaced.

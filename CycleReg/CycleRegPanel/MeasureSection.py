@@ -9,6 +9,7 @@ from typing import Any
 import qt
 import slicer
 
+from CycleRegLib.belonging import companions
 from CycleRegLib.errors import CycleRegError
 
 from . import Environment
@@ -18,7 +19,6 @@ from .MeasurePairs import MeasurePairs
 from .MeasurePart import MeasurePart
 from .MeasureSegments import MeasureSegments
 from .MeasureTables import MeasureTables
-from .Volumes import companions
 from .Worker import CANCELLED, SUCCEEDED, Worker
 
 _SELECTORS = (

@@ -7,11 +7,11 @@ from typing import Any
 import qt
 import slicer
 
+from CycleRegLib.belonging import CARRIED, belongs_to
 from CycleRegLib.errors import CycleRegError
 
 from .Host import _
 from .Section import Section
-from .Volumes import CARRIED, belongsTo
 
 _CARRIED = ("vtkMRMLSegmentationNode", "vtkMRMLMarkupsNode")
 
@@ -61,7 +61,7 @@ class OutputsSection(Section):
         for one in found:
             item = qt.QListWidgetItem(one.GetName())
             item.setFlags(item.flags() | qt.Qt.ItemIsUserCheckable)
-            item.setCheckState(qt.Qt.Checked if belongsTo(one, moving) else qt.Qt.Unchecked)
+            item.setCheckState(qt.Qt.Checked if belongs_to(one, moving) else qt.Qt.Unchecked)
             self.ui.carryList.addItem(item)
         self.ui.carryList.visible = bool(found)
         self._updateButton()

@@ -6,9 +6,6 @@ from typing import Any
 
 import slicer
 
-#: Attribute of a copy that was carried along with a moving volume: the id of the node that it is a copy of.
-CARRIED = "CycleReg.CarriedFrom"
-
 
 def browserOf(node: Any) -> Any:
     """The sequence browser that shows its current item through this node; None for an ordinary node."""
@@ -31,28 +28,3 @@ def deformingParent(node: Any, allowed: Any = None) -> Any:
             return parent
         parent = parent.GetParentTransformNode()
     return None
-
-
-def belongsTo(node: Any, volume: Any) -> bool:
-    """Whether a segmentation was drawn on the volume, or a node's name begins with the volume's."""
-    if volume is None:
-        return False
-    if node.IsA("vtkMRMLSegmentationNode"):
-        role = node.GetReferenceImageGeometryReferenceRole()
-        referred = node.GetNodeReference(role)
-        if referred is not None:
-            return referred is volume
-    return node.GetName().lower().startswith(volume.GetName().lower())
-
-
-def companions(volume: Any, other: Any, kind: str) -> list[Any]:
-    """The nodes of that class that belong to the volume rather than to the other one; hidden ones and copies are not
-    meant."""
-    nodes = [
-        node
-        for node in slicer.util.getNodesByClass(kind)
-        if belongsTo(node, volume) and not node.GetHideFromEditors() and not node.GetAttribute(CARRIED)
-    ]
-    # "CT 2 landmarks" begins with "CT" as well.
-    longer = len(other.GetName()) > len(volume.GetName())
-    return [node for node in nodes if not (longer and belongsTo(node, other))]

@@ -12,7 +12,7 @@ import vtk
 from ..colors import FIXED, MOVING
 from ..drawn_tumor import DrawnDiameters
 from ..errors import InputError
-from ..node_roles import INVERSE_ROLE
+from ..node_roles import DIAMETER_ROLES, INVERSE_ROLE
 from .nodes import landmarks_from_markups
 from .results import NewNodes, show_under
 from .vtk_bridge import FLIP, parents_of
@@ -68,7 +68,7 @@ def draw_diameters(
         ends = tumor["diameters"][side] or {}
         above = {"fixed": (fixedNode, inverse), "moving": (movingNode, transformNode)}.get(side, (fixedNode, inverse))
         for key, length in _DIAMETERS.items():
-            role = f"CycleReg.Diameter.{side}.{length}"
+            role = DIAMETER_ROLES[side, length]
             earlier = transformNode.GetNodeReference(role)
             points = np.array(ends.get(key) or [[np.nan] * 3], dtype=np.float64)
             if not np.isfinite(points).all():

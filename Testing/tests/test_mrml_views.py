@@ -21,7 +21,9 @@ from CycleRegLib.errors import InputError  # noqa: E402
 from CycleRegLib.fields import DisplacementField  # noqa: E402
 from CycleRegLib.geometry import Grid  # noqa: E402
 from CycleRegLib.mrml import views  # noqa: E402
+from CycleRegLib.mrml.carry import carry_along  # noqa: E402
 from CycleRegLib.mrml.views import COMPARISON, FIXED, MOVING, WARPED, Registered  # noqa: E402
+from CycleRegLib.node_roles import DIAMETER_ROLES  # noqa: E402
 
 
 @pytest.fixture
@@ -257,6 +259,78 @@ class TestGrid:
         assert views.grid_display(done.transform) is not None
         views.show_grid(registered, False)
         assert views.grid_display(done.transform) is None
+
+
+class TestDrawings:
+    """What is drawn on an image is drawn where that image is shown."""
+
+    def markups(self, scene, name: str):
+        node = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
+        node.AddControlPoint(vtk.vtkVector3d(0.0, 0.0, 0.0))
+        node.CreateDefaultDisplayNodes()
+        return node
+
+    def drawn_in(self, node) -> set[str]:
+        """The names of the views in which the node is drawn."""
+        scene, display = node.GetScene(), node.GetDisplayNode()
+        names = [*views.VIEWS, "Red", "Green", "Yellow"]
+        ids = {name: scene.GetSingletonNode(name, "vtkMRMLSliceNode").GetID() for name in names}
+        return {name for name in names if display.IsDisplayableInView(ids[name])}
+
+    OWN = frozenset({"Red", "Green", "Yellow"})
+    ON_FIXED = frozenset({FIXED, WARPED, COMPARISON})
+
+    def test_each_image_has_its_own_and_the_others_have_all(self, scene, done):
+        of_fixed, of_moving, of_none = (self.markups(scene, name) for name in ("A points", "B points", "Others"))
+        views.arrange(Registered.of(done.transform))
+        assert self.drawn_in(of_fixed) == self.OWN | self.ON_FIXED
+        assert self.drawn_in(of_moving) == self.OWN | {MOVING}
+        assert self.drawn_in(of_none) == self.OWN | set(views.VIEWS)
+        views.restore(scene)
+        for node in (of_fixed, of_moving, of_none):
+            assert node.GetDisplayNode().GetNumberOfViewNodeIDs() == 0
+
+    def test_a_copy_that_was_carried_along_lies_on_the_fixed_image(self, scene, done):
+        copy = carry_along(self.markups(scene, "B points"), done.transform, "B points on A")
+        views.arrange(Registered.of(done.transform))
+        assert self.drawn_in(copy) == self.OWN | self.ON_FIXED
+
+    def test_a_segmentation_goes_with_the_volume_that_it_was_drawn_on(self, scene, done):
+        node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Liver")
+        node.CreateDefaultDisplayNodes()
+        node.SetReferenceImageGeometryParameterFromVolumeNode(scene.GetFirstNodeByName("B"))
+        views.arrange(Registered.of(done.transform))
+        assert self.drawn_in(node) == self.OWN | {MOVING}
+
+    def test_diameters_lie_on_the_image_that_they_were_measured_in(self, scene, done):
+        lines = {}
+        for side in ("fixed", "moving", "warped"):
+            lines[side] = scene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", f"Tumor long diameter, {side}")
+            lines[side].CreateDefaultDisplayNodes()
+            done.transform.SetNodeReferenceID(DIAMETER_ROLES[side, "long"], lines[side].GetID())
+        views.arrange(Registered.of(done.transform))
+        assert self.drawn_in(lines["moving"]) == self.OWN | {MOVING}
+        assert self.drawn_in(lines["fixed"]) == self.drawn_in(lines["warped"]) == self.OWN | self.ON_FIXED
+
+    def test_what_the_user_had_restricted_stays_restricted_and_comes_back(self, scene, done):
+        node = self.markups(scene, "B points")
+        red = scene.GetSingletonNode("Red", "vtkMRMLSliceNode").GetID()
+        node.GetDisplayNode().AddViewNodeID(red)
+        for comparison in ("blend", "difference"):
+            views.arrange(Registered.of(done.transform), comparison)
+            assert self.drawn_in(node) == {"Red", MOVING}
+        views.restore(scene)
+        assert self.drawn_in(node) == {"Red"}
+
+    def test_what_was_removed_or_came_meanwhile_is_no_trouble(self, scene, done):
+        gone = self.markups(scene, "A points")
+        views.arrange(Registered.of(done.transform))
+        scene.RemoveNode(gone)
+        new = self.markups(scene, "B points")
+        views.arrange(Registered.of(done.transform), "blend")
+        assert self.drawn_in(new) == self.OWN | {MOVING}
+        assert views.restore(scene)
+        assert self.drawn_in(new) == self.OWN | set(views.VIEWS)
 
 
 class TestRestore:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import vtk
 from measuring_cases import register_known
 from panel_cases import choose, host, open_panel, slicer
 
@@ -148,3 +149,25 @@ def test_a_scene_that_was_saved_with_the_views_opens_with_them(panel, compared, 
     again.ui.viewsRestoreButton.click()
     assert slicer.app.layoutManager().sliceViewNames() == ["Red", "Green", "Yellow"]
     again.cleanup()
+
+
+def test_points_are_drawn_in_the_view_of_their_image(panel, compared):
+    """In the four views; in the user's own, before and after, as ever."""
+    bounds = [0.0] * 6
+    slicer.mrmlScene.GetFirstNodeByName("A").GetRASBounds(bounds)
+    center = [(low + high) / 2 for low, high in zip(bounds[::2], bounds[1::2])]
+    points = {}
+    for name in "AB":
+        points[name] = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", f"{name} points")
+        points[name].CreateDefaultDisplayNodes()
+        points[name].GetDisplayNode().SetPointLabelsVisibility(False)
+        points[name].AddControlPoint(vtk.vtkVector3d(*center))
+    panel.ui.viewsCompareButton.click()
+    on_fixed = {views.FIXED, views.WARPED, views.COMPARISON}
+    for name, other, where in (("A", "B", on_fixed), ("B", "A", {views.MOVING})):
+        points[name].SetDisplayVisibility(True)
+        points[other].SetDisplayVisibility(False)
+        assert {name for name in views.VIEWS if colourful(view(name).draw(*SIZE)) > 0} == where
+    panel.ui.viewsRestoreButton.click()
+    slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode().JumpSliceByCentering(*center)
+    assert colourful(view("Red").draw(*SIZE)) > 0

@@ -11,6 +11,7 @@ import pytest
 from panel_cases import add_volume, host, number_of_nodes, slicer
 
 from CycleRegLib import mrml
+from CycleRegLib.belonging import belongs_to, companions
 from CycleRegLib.fields import DisplacementField
 from CycleRegLib.geometry import Grid
 from CycleRegLib.phantom import write_sample
@@ -45,16 +46,14 @@ def play(process: Any) -> None:
 
 class TestNodes:
     def test_volumes_landmarks_and_segmentations_belong_together(self, panel):
-        from CycleRegPanel.Volumes import belongsTo
-
         sample = mrml.make_sample_nodes(scale=4.0)
         assert [node.GetName() for node in sample.all()] == NAMES
         for side in ("fixed", "moving"):
             volume, other = getattr(sample, side), getattr(sample, "moving" if side == "fixed" else "fixed")
             for what in ("Landmarks", "Segmentation"):
                 node = getattr(sample, side + what)
-                assert belongsTo(node, volume)
-                assert not belongsTo(node, other)
+                assert belongs_to(node, volume)
+                assert not belongs_to(node, other)
         pairs = mrml.pair_landmarks(sample.fixedLandmarks, sample.movingLandmarks)
         assert len(pairs) == sample.fixedLandmarks.GetNumberOfControlPoints() > 10
 
@@ -193,8 +192,6 @@ class TestGuesses:
         assert self.register(panel, sample)[:2] == [own, None]
 
     def test_a_name_that_begins_another_name_is_not_mistaken(self, panel, sample):
-        from CycleRegPanel.Volumes import companions
-
         sample.fixed.SetName("Sample")
         sample.fixedLandmarks.SetName("Sample landmarks")
         assert companions(sample.fixed, sample.moving, "vtkMRMLMarkupsFiducialNode") == [sample.fixedLandmarks]

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...view_layout import COMPARISON, FIXED, LAYOUT, MOVING, WARPED
+from .drawings import draw_where_it_belongs
 from .layout import composite_node, fill, register_layout, set_orientation, slice_views
 from .memory import remember, state_of, take_out
 from .overlays import remove_legends, show_grid, show_legend
@@ -71,6 +72,7 @@ def arrange(
         fill(composite_node(scene, name), volume)
     shown = made.get(comparison, registered.roundtrip if comparison == "roundtrip" else None)
     _show_comparison(scene, registered.fixed, warped, shown, comparison, opacity)
+    draw_where_it_belongs(state, registered)
     set_orientation(registered.fixed, orientation)
     show_grid(registered, grid)
     return slice_views(scene)

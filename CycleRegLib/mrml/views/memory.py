@@ -9,6 +9,7 @@ from ...node_roles import VIEWS_TAG
 from ...view_layout import LAYOUT, VIEWS
 from ..color_tables import remove_unused_tables
 from ..vtk_bridge import parents_of
+from .drawings import draw_everywhere
 from .layout import composite_node, fill
 from .overlays import remove_grid, remove_legends
 from .registered import Registered
@@ -97,6 +98,7 @@ def restore(scene: Any) -> bool:
     if transform is not None:
         remove_grid(transform)
     _put_back(state)
+    draw_everywhere(state)
     for name in VIEWS:
         fill(composite_node(scene, name), None)
     remove_legends(scene)  # before their volumes, which they ask for their colours
