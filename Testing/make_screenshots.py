@@ -24,7 +24,6 @@ from PySide6 import QtGui  # noqa: E402
 
 MODULE = ROOT / "CycleReg" / "CycleReg.py"
 THUMBNAIL = ROOT / "CycleReg" / "Resources" / "Icons" / "CycleRegSample.png"
-WIDTH, PANEL_WIDTH = 1440, 430
 
 
 class Session:
@@ -80,8 +79,7 @@ class Session:
 
     def photograph(self, name: str) -> None:
         host.process_events_until(lambda: False, 0.3)
-        host.photograph(self.panel.parent, self.folder / f"{name}.png", PANEL_WIDTH)
-        host.photograph_window(self.panel.parent, self.folder / f"{name}.png", WIDTH)
+        host.photograph_window(self.panel.parent, self.folder / f"{name}.png")
         print(self.folder / f"{name}.png")
 
 

@@ -92,9 +92,11 @@ class SampleLoader:
 
 
 def register() -> None:
-    """Offer the sample pair in Slicer's Sample Data module; called when Slicer has started."""
-    import SampleData
-
+    """Offer the sample pair in Slicer's Sample Data module, if it is loaded; called when Slicer has started."""
+    try:
+        import SampleData
+    except ImportError:  # users may switch modules off
+        return
     names = ["Sample portal", "Sample arterial"]
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category=CATEGORY,
@@ -125,7 +127,7 @@ def load(source: Any = None) -> None:
 
 def _onLoaded(nodes: Any, message: str) -> None:
     # The child's process must not be deleted while it is telling that it has ended.
-    qt.QTimer.singleShot(0, _started.clear)
+    qt.QTimer.singleShot(0, lambda: _started.clear())
     if nodes is None:
         slicer.util.errorDisplay(message, windowTitle="CycleReg")
         return

@@ -8,7 +8,8 @@ Real are: the module and its ``.ui`` file, MRML (slicer-core), ``slicer.util`` (
 ``app``       ``slicer.app``, ``slicer.modules``, start and end of the whole
 ``layout``    the layout manager
 ``logics``    the application's logic, and the logic of Slicer's own modules
-``rendering``        pictures of the slice views, drawn by Slicer's own displayable managers
+``rendering``        the slice views, drawn by Slicer's own displayable managers
+``photographs``      pictures of the panel and of the views
 ``scripted_module``  ``slicer.ScriptedLoadableModule``
 ``parameter_node``   ``slicer.parameterNodeWrapper``
 ``sample_data``      the module ``SampleData``
@@ -33,8 +34,8 @@ import os
 # Before Qt is imported: the tests have no display.
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-from .app import appearance, open_module, photograph, process_events_until, start, stop
-from .rendering import photograph_views, photograph_window
+from .app import appearance, open_module, process_events_until, start, stop
+from .photographs import photograph, photograph_views, photograph_window
 from .sample_data import click as click_sample_data
 
 __all__ = [

@@ -236,13 +236,3 @@ def _dark() -> Any:
     for name in ("WindowText", "Text", "ButtonText"):
         palette.setColor(group.Disabled, getattr(role, name), QtGui.QColor(128, 128, 128))
     return palette
-
-
-def photograph(widget: Any, path: Path, width: int = 420) -> None:
-    """Save a picture of ``widget`` at its natural height."""
-    widget.resize(width, widget.sizeHint().height())
-    widget.show()
-    QtWidgets.QApplication.processEvents()
-    widget.resize(width, max(widget.sizeHint().height(), widget.minimumSizeHint().height()))
-    QtWidgets.QApplication.processEvents()
-    widget.grab().save(str(path))

@@ -7,14 +7,13 @@ colour scales from its displayable managers.  Only the frame around it, which Sl
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import slicer
 import vtk
-from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6 import QtCore, QtGui
 from vtk.util.numpy_support import vtk_to_numpy
 
 # There is no display; VTK would look for one first.
@@ -109,23 +108,6 @@ def draw_layout(width: int, height: int) -> QtGui.QImage:
             _draw_view(painter, element.get("singletontag"), place)
     painter.end()
     return picture
-
-
-def photograph_views(path: Path, width: int = 900, height: int = 640) -> None:
-    """Save a picture of the slice views of the layout that is shown."""
-    draw_layout(width, height).save(str(path))
-
-
-def photograph_window(panel: Any, path: Path, width: int = 1280) -> None:
-    """Save a picture of the panel beside the views, as in the window: module on the left, views on the right."""
-    shown = panel.grab().toImage()
-    picture = QtGui.QImage(width, shown.height(), QtGui.QImage.Format_RGB32)
-    picture.fill(QtWidgets.QWidget.palette(panel).color(QtGui.QPalette.ColorRole.Window))
-    painter = QtGui.QPainter(picture)
-    painter.drawImage(0, 0, shown)
-    painter.drawImage(shown.width() + 4, 0, draw_layout(width - shown.width() - 4, shown.height()))
-    painter.end()
-    picture.save(str(path))
 
 
 def _places(element: Any, place: QtCore.QRect) -> list[tuple[Any, QtCore.QRect]]:

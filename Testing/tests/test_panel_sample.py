@@ -86,6 +86,16 @@ class TestSampleDataModule:
         shown = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode()
         assert shown.GetBackgroundVolumeID() == panel.parameterNode.fixedNode.GetID()
 
+    def test_nothing_happens_where_that_module_is_switched_off(self, panel, monkeypatch):
+        import sys
+
+        from CycleRegPanel import Sample
+
+        monkeypatch.setitem(sys.modules, "SampleData", None)
+        slicer.modules.sampleDataSources.clear()
+        Sample.register()
+        assert slicer.modules.sampleDataSources == {}
+
     def test_what_fails_is_one_message(self, panel, monkeypatch):
         from CycleRegPanel import Environment
 
