@@ -1,7 +1,8 @@
 """What an image file's header says, looked at before ITK does: ITK repairs impossible headers without a word.
 
 It takes 1 mm for a spacing that is zero or not a number, the absolute value of a negative one, and fills a NIfTI file
-that ends too early with whatever lies in memory.
+that ends too early with whatever lies in memory.  That a MetaImage file ends too early it says on standard error alone,
+which may be closed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _META_GEOMETRY = ("offset", "position", "origin", "transformmatrix", "rotation",
 
 
 def check_header(path: Path, what: str) -> None:
-    """Refuse an image file whose header cannot be right, or whose NIfTI data are cut short.
+    """Refuse an image file whose header cannot be right, or whose NIfTI or MetaImage data are cut short.
 
     Files that are none of MetaImage, NRRD or NIfTI pass: ITK has the last word on them.
 
@@ -79,7 +80,45 @@ def _check_metaimage(path: Path, what: str) -> None:
                 f"The {what} {path} has an origin or direction that is not finite ({value}). Correct its header."
             )
         if key == "elementdatafile":  # the last line before the data
-            return
+            break
+    if not _holds_metaimage(path):
+        raise cut_short(path, what)
+
+
+# Bytes of a value; MET_LONG has as many as the machine that wrote it had, 4 at the least.
+_META_BYTES = {
+    **dict.fromkeys(("MET_CHAR", "MET_UCHAR"), 1),
+    **dict.fromkeys(("MET_SHORT", "MET_USHORT"), 2),
+    **dict.fromkeys(("MET_INT", "MET_UINT", "MET_LONG", "MET_ULONG", "MET_FLOAT"), 4),
+    **dict.fromkeys(("MET_LONG_LONG", "MET_ULONG_LONG", "MET_DOUBLE"), 8),
+}
+
+
+def _holds_metaimage(path: Path) -> bool:
+    """Whether the file with the voxels is as long as the header says; True where the header does not say it plainly.
+
+    Of compressed data only the length that they have when packed is looked at.
+    """
+    fields: dict[str, str] = {}
+    for key, value in _fields(path, "="):
+        fields[key] = value
+        if key == "elementdatafile":
+            break
+    name = fields.get("elementdatafile", "")
+    if fields.get("binarydata", "true").lower() == "false" or fields.get("headersize", "0") != "0":
+        return True
+    if fields.get("compresseddata", "").lower() == "true":
+        size = math.prod(_numbers(fields.get("compresseddatasize", "0")))
+    else:
+        counts = _numbers(fields.get("dimsize", "0")) + _numbers(fields.get("elementnumberofchannels", "1"))
+        size = math.prod(counts) * _META_BYTES.get(fields.get("elementtype", ""), 0)
+    if name.upper() == "LOCAL":
+        with open(path, "rb") as file:
+            head = file.read(_HEADER_BYTES)
+        line = re.search(rb"^\s*ElementDataFile\s*=.*\r?\n", head, re.MULTILINE | re.IGNORECASE)
+        return line is None or path.stat().st_size >= line.end() + size
+    data = path.with_name(name) if name and os.path.basename(name) == name else None
+    return data is None or not data.is_file() or data.stat().st_size >= size
 
 
 def _check_nrrd(path: Path, what: str) -> None:

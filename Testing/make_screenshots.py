@@ -22,6 +22,9 @@ import host  # noqa: E402
 import slicer  # noqa: E402
 from PySide6 import QtGui  # noqa: E402
 
+from CycleRegLib.mrml import views  # noqa: E402
+from CycleRegLib.node_roles import DIAMETER_ROLES  # noqa: E402
+
 MODULE = ROOT / "CycleReg" / "CycleReg.py"
 THUMBNAIL = ROOT / "CycleReg" / "Resources" / "Icons" / "CycleRegSample.png"
 
@@ -77,6 +80,16 @@ class Session:
         table.selectRow(row)
         self.ui.measureJumpButton.click()
 
+    def show_tumor(self, field_mm: float = 110.0) -> None:
+        """Centre the views on the tumour's diameters, each image's on its own."""
+        transform = self.ui.measureTransformSelector.currentNode()
+        for name, node in views.slice_views(slicer.mrmlScene).items():
+            line = transform.GetNodeReference(DIAMETER_ROLES["moving" if name == views.MOVING else "fixed", "long"])
+            ends = [line.GetNthControlPointPositionWorld(i) for i in (0, 1)]
+            node.JumpSliceByCentering(*((low + high) / 2 for low, high in zip(*ends)))
+            width, height, depth = node.GetFieldOfView()
+            node.SetFieldOfView(field_mm, field_mm * height / width, depth)
+
     def photograph(self, name: str) -> None:
         host.process_events_until(lambda: False, 0.3)
         host.photograph_window(self.panel.parent, self.folder / f"{name}.png")
@@ -120,6 +133,10 @@ def main() -> None:
     session.show_pair("hepatic cyst")
     show_drawn(True, "Sample portal landmarks", "Sample arterial landmarks")
     session.photograph("measure")
+    session.choose("measureTableComboBox", "tumor")
+    show_drawn(True, *(node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLMarkupsLineNode")))
+    session.show_tumor()
+    session.photograph("tumor")
     host.stop()
 
 

@@ -76,7 +76,10 @@ def draw_diameters(
                     earlier.GetScene().RemoveNode(earlier)
                 continue
             node = earlier or new.node(True, LINE, f"{tumor['name']} {length} diameter, {side}")
-            _write_line(node, points, color)
+            # The warped line lies on the fixed one, so its label goes to the other end.
+            _write_line(node, points, 1 if side == "warped" else 0)
+            if earlier is None:
+                _show_line(node, color)
             if above[1] is not None and above[1] in parents_of(above[0]):
                 show_under(node, above[1])
             transformNode.SetNodeReferenceID(role, node.GetID())
@@ -84,17 +87,30 @@ def draw_diameters(
     return drawn
 
 
-def _write_line(node: Any, points: np.ndarray, color: tuple[int, int, int]) -> None:
-    """Let a line have two ends, (2, 3) LPS mm, which the mouse does not move: they were measured."""
+def _write_line(node: Any, points: np.ndarray, labelled: int) -> None:
+    """Let a line have two ends, (2, 3) LPS mm, which the mouse does not move: they were measured.
+
+    The end ``labelled`` bears the length.  Slicer would write its long name and length in the middle, where both lines
+    of a tumour meet.
+    """
     state = node.StartModify()
     node.SetAndObserveTransformNodeID(None)
     node.SetLocked(False)
     node.RemoveAllControlPoints()
-    for point in points:
+    for index, point in enumerate(points):
         node.AddControlPoint(vtk.vtkVector3d(*(FLIP * point)))
+        node.SetNthControlPointLabel(index, "")  # an empty one would be replaced when the point is added
+    node.SetNthControlPointLabel(labelled, f"{np.linalg.norm(points[1] - points[0]):.1f} mm")
     node.SetLocked(True)
-    if node.GetDisplayNode() is None:
-        node.CreateDefaultDisplayNodes()
-    for set_color in (node.GetDisplayNode().SetColor, node.GetDisplayNode().SetSelectedColor):
-        set_color(*(channel / 255 for channel in color))
     node.EndModify(state)
+
+
+def _show_line(node: Any, color: tuple[int, int, int]) -> None:
+    """Small ends in the colour of the line's image; what the user changes later stays."""
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    for set_color in (display.SetColor, display.SetSelectedColor):
+        set_color(*(channel / 255 for channel in color))
+    display.SetGlyphScale(1.5)
+    display.SetPropertiesLabelVisibility(False)
+    display.SetPointLabelsVisibility(True)

@@ -17,6 +17,7 @@ from CycleRegLib.errors import CycleRegWarning, InputError
 from CycleRegLib.fields import DisplacementField
 from CycleRegLib.geometry import Grid
 from CycleRegLib.image_checks import check_intensity_image, check_mask, check_overlap
+from CycleRegLib.image_headers import check_header
 from CycleRegLib.images import (
     check_output_suffix,
     read_any_image,
@@ -236,7 +237,7 @@ class TestGeometry:
             (b"TransformMatrix", b"nan 0 0 0 1 0 0 0 1", "not finite"),
             (b"Offset", b"0 inf 0", "not finite"),
             (b"DimSize", b"0 30 28", "empty"),
-            (b"DimSize", b"90000 90000 90000", "claims too many voxels"),
+            (b"DimSize", b"90000 90000 90000", "damaged or cut short"),
         ],
     )
     def test_metaimage_geometry(
@@ -534,3 +535,31 @@ def test_a_disk_that_is_full_is_noticed_to_the_last_byte(tmp_path: Path, name: s
                 write_image(image, path)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+class TestCutShortMetaImage:
+    """ITK says it on standard error alone, so the length is looked at beforehand."""
+
+    @pytest.mark.parametrize("compressed", [False, True])
+    @pytest.mark.parametrize("suffix", [".mha", ".mhd"])
+    @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+    def test_one_byte_is_missed(self, tmp_path, kind, suffix, compressed):
+        array = np.random.default_rng(0).integers(0, 100, (7, 9, 11, 3)).astype(kind)
+        for is_vector, image in enumerate((array[..., 0], array)):
+            path = tmp_path / f"{is_vector}{suffix}"
+            sitk.WriteImage(sitk.GetImageFromArray(image, isVector=bool(is_vector)), str(path), compressed)
+            check_header(path, "image")
+            data = path if suffix == ".mha" else path.with_suffix(".zraw" if compressed else ".raw")
+            data.write_bytes(data.read_bytes()[:-1])
+            with pytest.raises(InputError, match="damaged or cut short"):
+                check_header(path, "image")
+
+    def test_what_the_header_does_not_say_plainly_is_left_to_itk(self, tmp_path):
+        path = tmp_path / "text.mha"
+        path.write_text(
+            "ObjectType = Image\nNDims = 3\nBinaryData = False\nDimSize = 2 1 1\nElementType = MET_UCHAR\n"
+            "ElementDataFile = LOCAL\n1 2\n"
+        )
+        check_header(path, "image")
+        path.write_text("NDims = 3\nDimSize = 2 1 1\nElementType = MET_OTHER\nElementDataFile = LIST\na\n")
+        check_header(path, "image")

@@ -173,6 +173,25 @@ class TestSegments:
             assert abs(long[1] - long[0])[0] == pytest.approx(rows[side][0], rel=0.05)
             assert all(node.GetLocked() for node in pair)
 
+    def test_one_end_of_a_line_bears_its_length(self, done, volumes):
+        """So that the names of lines that cross each other do not; of two lines in one place the other end."""
+        found = mrml.evaluate(*volumes, done.transform, None, None, *tumors(), "Tumor", outputDiameters=True)
+        for side, pair in zip(("fixed", "moving", "warped"), zip(found.diameters[::2], found.diameters[1::2])):
+            for node in pair:
+                length = np.linalg.norm(np.diff(ends_of(node), axis=0))
+                labels = [node.GetNthControlPointLabel(i) for i in (0, 1)]
+                assert labels == (["", f"{length:.1f} mm"] if side == "warped" else [f"{length:.1f} mm", ""])
+                assert node.GetDisplayNode().GetPointLabelsVisibility()
+                assert not node.GetDisplayNode().GetPropertiesLabelVisibility()
+
+    def test_what_the_user_changed_of_a_lines_display_stays(self, done, volumes):
+        first = mrml.evaluate(*volumes, done.transform, None, None, *tumors(), "Tumor", outputDiameters=True)
+        display = first.diameters[0].GetDisplayNode()
+        display.SetGlyphScale(4.0)
+        display.SetSelectedColor(0.1, 0.2, 0.3)
+        mrml.evaluate(*volumes, done.transform, None, None, *tumors(), "Tumor", outputDiameters=True)
+        assert (display.GetGlyphScale(), display.GetSelectedColor()) == (4.0, (0.1, 0.2, 0.3))
+
     def test_lines_follow_the_moving_image_under_the_transform(self, done, volumes):
         mrml.show_under(volumes[1], done.transform)
         found = mrml.evaluate(*volumes, done.transform, None, None, *tumors(), outputDiameters=True)
