@@ -7,6 +7,7 @@ colour scales from its displayable managers.  Only the frame around it, which Sl
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 from xml.etree import ElementTree
 
@@ -16,8 +17,9 @@ import vtk
 from PySide6 import QtCore, QtGui
 from vtk.util.numpy_support import vtk_to_numpy
 
-# There is no display; VTK would look for one first.
-os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+if sys.platform.startswith("linux"):
+    # There is no display; VTK would look for one first.
+    os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
 _MANAGERS = (
     "vtkMRMLTransformsDisplayableManager2D",
