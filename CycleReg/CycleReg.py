@@ -7,7 +7,7 @@ in ``CycleRegLib``.
 from __future__ import annotations
 
 import slicer
-from CycleRegPanel.Host import IN_APPLICATION, ScriptedLoadableModule, _
+from CycleRegPanel.Host import IN_APPLICATION, ScriptedLoadableModule, _, translate
 from CycleRegPanel.Logic import CycleRegLogic
 from CycleRegPanel.SelfTest import CycleRegTest
 
@@ -26,7 +26,8 @@ class CycleReg(ScriptedLoadableModule):
     def __init__(self, parent) -> None:
         super().__init__(parent)
         parent.title = "CycleReg"
-        parent.categories = ["Registration"]
+        # By Slicer's own translation of its category, or there would be two of them.
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Registration")]
         parent.dependencies = []
         parent.contributors = ["CycleReg developers"]
         parent.helpText = _(

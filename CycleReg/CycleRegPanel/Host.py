@@ -9,9 +9,13 @@ from __future__ import annotations
 
 try:
     from slicer.i18n import tr as _
+    from slicer.i18n import translate
 except ImportError:
 
     def _(text: str) -> str:
+        return text
+
+    def translate(context: str, text: str) -> str:
         return text
 
 
@@ -47,4 +51,5 @@ __all__ = [
     "ScriptedLoadableModuleLogic",
     "ScriptedLoadableModuleTest",
     "_",
+    "translate",
 ]
