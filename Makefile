@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.cyclereg-ready
 DEMO := demo-output
+# Processes that run tests, each with about 2 GB of memory; the tests of one file stay together, as they share what
+# they made.
+WORKERS ?= 2
 
 .PHONY: demo test lint env clean
 
@@ -14,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/python -m CycleRegLib demo --output $(DEMO)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
