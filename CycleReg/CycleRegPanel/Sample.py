@@ -97,14 +97,12 @@ def register() -> None:
         import SampleData
     except ImportError:  # users may switch modules off
         return
-    names = ["Sample portal", "Sample arterial"]
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category=CATEGORY,
         sampleName=SAMPLE,
-        # There is nothing to download, but Slicer wants an entry for each volume.
-        uris=["", ""],
-        fileNames=["", ""],
-        nodeNames=names,
+        # There is nothing to download, but Slicer wants an entry.
+        uris="",
+        fileNames="",
         thumbnailFileName=_THUMBNAIL,
         customDownloader=load,
     )

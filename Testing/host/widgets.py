@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import weakref
 from typing import Any
 from xml.etree import ElementTree
 
 import shiboken6
+import vtk
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
 from .pythonqt import with_manners
@@ -44,7 +46,8 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
     """Lists the scene's nodes of its types, "None" first; follows nodes that are added, removed and renamed.
 
     As in Slicer, hidden nodes are left out unless ``showHidden``; nodes of a type to which an attribute was added are
-    listed only with that attribute, and made with it; a selector without "None" takes another node when its own goes.
+    listed only with that attribute, and made with it; when its own node goes, a selector takes the next one; after a
+    scene was loaded all nodes are listed anew, and none is chosen.
     """
 
     currentNodeChanged = QtCore.Signal(object)
@@ -95,9 +98,26 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
             if selector is not None and shiboken6.isValid(selector):
                 selector._fill()
 
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def removing(caller: Any, event: Any, node: Any) -> None:
+            selector = me()
+            if selector is not None and shiboken6.isValid(selector) and selector.currentNode() is node:
+                selector._take_neighbour()
+
+        def imported(*_: Any) -> None:
+            selector = me()
+            if selector is not None and shiboken6.isValid(selector):
+                selector._fill()
+                selector.setCurrentIndex(0)
+
         self._observations = [
             scene.AddObserver(event, changed)
-            for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
+            for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent)
+        ]
+        # Slicer's model of the scene follows it after all others.
+        self._observations += [
+            scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removing, -10.0),
+            scene.AddObserver(scene.EndImportEvent, imported),
         ]
         self.setEnabled(True)
         self._fill()
@@ -152,6 +172,10 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
     def showPopup(self) -> None:
         self._fill()
         super().showPopup()
+
+    def _take_neighbour(self) -> None:
+        index, count = QtWidgets.QComboBox.currentIndex(self), QtWidgets.QComboBox.count(self)
+        self.setCurrentIndex(index + 1 if index + 1 < count else index - 1)
 
     def _on_index(self, *_: Any) -> None:
         node = self.currentNode()
@@ -230,29 +254,60 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
 
 
 class ctkPathLineEdit(QtWidgets.QWidget):
-    """A line for a path with a button to choose one."""
+    """An editable combo box for a path, with its history, and a button to choose one.
+
+    As CTK's, it tells of paths only that match the name filters, of which it passes over "All files (*)": it is silent
+    when it is emptied.
+    """
 
     currentPathChanged = QtCore.Signal(str)
+    validInputChanged = QtCore.Signal(bool)
 
     def __init__(self, parent: Any = None) -> None:
+        import qt
+
         super().__init__(parent)
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
-        self._line = QtWidgets.QLineEdit()
-        self._line.textChanged.connect(self.currentPathChanged)
+        self._box = qt.QComboBox(self)
+        self._box.setEditable(True)
+        self._box.setInsertPolicy(QtWidgets.QComboBox.NoInsert)
+        self._box.lineEdit().textChanged.connect(self._tell)
+        self._filters: list[str] = []
         button = QtWidgets.QToolButton()
         button.setText("…")
-        layout.addWidget(self._line)
+        layout.addWidget(self._box, 1)
         layout.addWidget(button)
-        self.history: list[str] = []
+
+    def _set_filters(self, filters: list[str]) -> None:
+        self._filters = list(filters)
+        masks = [mask for text in filters for mask in re.findall(r"\(([^)]*)\)", text)[0].split() if mask != "*"]
+        pattern = "|".join(QtCore.QRegularExpression.escape(mask).replace(r"\*", ".*") for mask in masks)
+        validator = QtGui.QRegularExpressionValidator(QtCore.QRegularExpression(f"({pattern})"), self)
+        self._box.lineEdit().setValidator(validator if masks else None)
+
+    nameFilters = QtCore.Property("QStringList", lambda self: self._filters, _set_filters)
+
+    def _tell(self, path: str) -> None:
+        if self._box.lineEdit().hasAcceptableInput():
+            self.currentPathChanged.emit(path)
 
     currentPath = QtCore.Property(
-        str, lambda self: self._line.text(), lambda self, path: self._line.setText(path), notify=currentPathChanged
+        str,
+        lambda self: self._box.lineEdit().text(),
+        lambda self, path: self._box.lineEdit().setText(path),
+        notify=currentPathChanged,
     )
 
     def addCurrentPathToHistory(self) -> None:
-        self.history.append(self._line.text())
+        """First in the history; in between, the line shows the history's other paths, as CTK's does."""
+        path = self._box.lineEdit().text()
+        index = self._box.findText(path)
+        if index >= 0:
+            self._box.removeItem(index)
+        self._box.insertItem(0, path)
+        self._box.setCurrentIndex(0)
 
 
 class ctkDirectoryButton(QtWidgets.QPushButton):

@@ -190,16 +190,26 @@ class TestControls:
 
     def test_a_path_tells_of_its_change_and_remembers_what_was_used(self, application):
         import ctk
+        import qt
 
         line, told = ctk.ctkPathLineEdit(), []
         line.connect("currentPathChanged(QString)", told.append)
         line.currentPath = "/data/weights.pth"
+        assert (line.currentPath, told) == ("/data/weights.pth", ["/data/weights.pth"])
         line.addCurrentPathToHistory()
-        assert (line.currentPath, told, line.history) == (
-            "/data/weights.pth",
-            ["/data/weights.pth"],
-            [line.currentPath],
-        )
+        (box,) = line.findChildren(qt.QComboBox)
+        assert (line.currentPath, box.itemText(0), box.count) == ("/data/weights.pth", "/data/weights.pth", 1)
+
+    def test_a_path_that_no_filter_matches_is_taken_in_silence(self, application):
+        import ctk
+
+        line, told = ctk.ctkPathLineEdit(), []
+        line.nameFilters = ["Checkpoints (*.safetensors *.pth)", "All files (*)"]
+        line.connect("currentPathChanged(QString)", told.append)
+        for path in ("/data/a.pth", "/data/a.bin", "/data/b.safetensors", ""):
+            line.currentPath = path
+            assert line.currentPath == path
+        assert told == ["/data/a.pth", "/data/b.safetensors"]
 
 
 class TestAppearance:

@@ -1,4 +1,4 @@
-"""Widgets that tell more or less than the host's stand-ins, as those of CTK and Slicer do; the panel copes.
+"""Widgets of CTK and Slicer tell more or less than one would think; the panel copes.
 
 A path line of CTK's is silent about paths that its filters do not match.  A node selector of Slicer's takes the next
 node when its own is removed, and lists all nodes anew when a scene was loaded, which leaves it without a node.
@@ -6,92 +6,7 @@ node when its own is removed, and lists all nodes anew when a scene was loaded, 
 
 from __future__ import annotations
 
-import weakref
-from typing import Any
-
-import pytest
-import shiboken6
-import vtk
-from panel_cases import add_volume, choose, choose_pair, host, open_panel, slicer
-from PySide6 import QtCore, QtGui, QtWidgets
-
-widgets = host.widgets
-
-
-class ctkPathLineEdit(QtWidgets.QWidget):
-    """As CTK's: an editable combo box with a history, which tells only of paths that match the name filters."""
-
-    currentPathChanged = QtCore.Signal(str)
-    validInputChanged = QtCore.Signal(bool)
-
-    def __init__(self, parent: Any = None) -> None:
-        import qt
-
-        super().__init__(parent)
-        self._box = qt.QComboBox(self)
-        self._box.setEditable(True)
-        self._box.setInsertPolicy(QtWidgets.QComboBox.NoInsert)
-        # CTK passes over "All files (*)".
-        pattern = QtCore.QRegularExpression(r"(.*\.safetensors?|.*\.pth?|.*\.pt?)")
-        self._box.lineEdit().setValidator(QtGui.QRegularExpressionValidator(pattern, self))
-        self._box.lineEdit().textChanged.connect(self._tell)
-
-    def _tell(self, path: str) -> None:
-        if self._box.lineEdit().hasAcceptableInput():
-            self.currentPathChanged.emit(path)
-
-    currentPath = QtCore.Property(
-        str, lambda self: self._box.lineEdit().text(), lambda self, path: self._box.lineEdit().setText(path)
-    )
-
-    def addCurrentPathToHistory(self) -> None:
-        path = self._box.lineEdit().text()
-        index = self._box.findText(path)
-        if index >= 0:
-            self._box.removeItem(index)
-        self._box.insertItem(0, path)
-        self._box.setCurrentIndex(0)
-
-
-class qMRMLNodeComboBox(widgets.qMRMLNodeComboBox):
-    """As Slicer's, whose model of the scene follows it after the others (with VTK's priority -10)."""
-
-    def setMRMLScene(self, scene: Any) -> None:
-        super().setMRMLScene(scene)
-        me = weakref.ref(self)
-
-        @vtk.calldata_type(vtk.VTK_OBJECT)
-        def removing(caller: Any, event: Any, node: Any) -> None:
-            selector = me()
-            if selector is not None and shiboken6.isValid(selector) and selector.currentNode() is node:
-                index, count = selector._index(), QtWidgets.QComboBox.count(selector)
-                selector.setCurrentIndex(index + 1 if index + 1 < count else index - 1)
-
-        def imported(*_: Any) -> None:
-            selector = me()
-            if selector is not None and shiboken6.isValid(selector):
-                selector.setCurrentIndex(0)
-
-        self._observations += [
-            scene.AddObserver(scene.NodeAboutToBeRemovedEvent, removing, -10.0),
-            scene.AddObserver(scene.EndImportEvent, imported),
-        ]
-
-    def _index(self) -> int:
-        return QtWidgets.QComboBox.currentIndex(self)
-
-
-@pytest.fixture
-def panel(application, tmp_path, monkeypatch):
-    """The open panel with these widgets."""
-    monkeypatch.setitem(widgets.SLICER, "qMRMLNodeComboBox", widgets.with_manners(qMRMLNodeComboBox))
-    monkeypatch.setitem(widgets.CTK, "ctkPathLineEdit", widgets.with_manners(ctkPathLineEdit))
-    slicer.mrmlScene.Clear(0)
-    monkeypatch.setattr(slicer.app, "temporaryPath", str(tmp_path))
-    widget = open_panel(monkeypatch)
-    yield widget
-    widget.cleanup()
-    widget.parent.deleteLater()
+from panel_cases import add_volume, choose, choose_pair, slicer
 
 
 def test_a_checkpoint_can_be_taken_back(panel):
